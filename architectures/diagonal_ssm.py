@@ -1,0 +1,98 @@
+"""The diagonal state space of S4D (Gu et al. 2022): per channel N/2 complex states that decay and turn.
+
+    x_t = exp(Δ A) x_{t-1} + B̄ u_t;   y_t = 2 Re(C x_t) + D u_t
+
+B̄ is part of C, as both only scale (the paper, section 3.2). Training runs it as one convolution by FFT with the kernel
+K_l = 2 Re(C B̄ exp(l Δ A)). State: x [B,E,N/2] in complex64.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .initialization import log_uniform
+from .layer import State
+
+Discretization = Literal["zoh", "bilinear"]
+
+
+class DiagonalSSM(nn.Module):
+    """One state space per channel, started as S4D-Lin: A_n = -1/2 + iπn."""
+
+    def __init__(
+        self, channels: int, d_state: int, *, discretization: Discretization, dt_min: float, dt_max: float
+    ) -> None:
+        super().__init__()
+        M = d_state // 2
+        self.discretization: Discretization = discretization
+        self.log_dt = nn.Parameter(log_uniform(channels, dt_min, dt_max).log())
+        self.log_A_real = nn.Parameter(torch.full((channels, M), math.log(0.5)))
+        self.A_imag = nn.Parameter(math.pi * torch.arange(M).float().repeat(channels, 1))
+        self.C = nn.Parameter(torch.randn(channels, M, 2) * 0.5**0.5)
+        self.D = nn.Parameter(torch.randn(channels))
+
+    def init_modes(self, batch_size: int, *, device: torch.device | str | None) -> Tensor:
+        """[B,E,N/2] complex zeros."""
+        return torch.zeros(batch_size, *self.A_imag.shape, device=device, dtype=torch.complex64)
+
+    def forward(self, u_BTE: Tensor, state: State | None, key: str = "modes") -> Tensor:
+        """y [B,T,E]; ``state[key]`` is read and replaced where there is one."""
+        log_decay_EM, C_EM = self._discretized()
+        with torch.autocast(u_BTE.device.type, enabled=False):
+            u = u_BTE.float()
+            y_BTE, modes = diagonal_scan(u, log_decay_EM, C_EM, None if state is None else state[key])
+            if state is not None and modes is not None:
+                state[key] = modes
+            return (y_BTE + u * self.D.float()).to(u_BTE.dtype)
+
+    def _discretized(self) -> tuple[Tensor, Tensor]:
+        """(log of the decay per step, C B̄), each [E,M] complex."""
+        A_EM = torch.complex(-self.log_A_real.float().exp(), self.A_imag.float())
+        dtA_EM = self.log_dt.float().exp()[:, None] * A_EM
+        C_EM = torch.view_as_complex(self.C.float().contiguous())
+        if self.discretization == "zoh":
+            return dtA_EM, C_EM * (dtA_EM.exp() - 1) / A_EM
+        return ((1 + dtA_EM / 2) / (1 - dtA_EM / 2)).log(), C_EM * dtA_EM / A_EM / (1 - dtA_EM / 2)
+
+
+def diagonal_scan(
+    u_BTE: Tensor, log_decay_EM: Tensor, C_EM: Tensor, modes_BEM: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """(2 Re(C x_t) for every t [B,T,E], the last x or None if none was given)."""
+    T = u_BTE.shape[1]
+    if modes_BEM is not None and T == 1:
+        modes_BEM = log_decay_EM.exp() * modes_BEM + u_BTE[:, 0, :, None]
+        return 2 * (C_EM * modes_BEM).sum(-1).real[:, None], modes_BEM
+    powers_EMT = torch.exp(log_decay_EM[..., None] * torch.arange(T, device=u_BTE.device))
+    kernel_ET = 2 * torch.einsum("em,emt->et", C_EM, powers_EMT).real
+    y_BTE = causal_convolution(u_BTE, kernel_ET)
+    if modes_BEM is None:
+        return y_BTE, None
+    started_BEM = log_decay_EM.exp() * modes_BEM
+    y_BTE = y_BTE + 2 * torch.einsum("bem,emt->bte", C_EM * started_BEM, powers_EMT).real
+    last_BEM = powers_EMT[..., -1] * started_BEM
+    return y_BTE, last_BEM + torch.einsum("bte,emt->bem", u_BTE.to(powers_EMT.dtype), powers_EMT.flip(-1))
+
+
+def causal_convolution(u_BTE: Tensor, kernel_ES: Tensor) -> Tensor:
+    """y_t = Σ_s kernel_s u_{t-s}, [B,T,E], by FFT; the kernel's entries beyond T are not needed."""
+    T = u_BTE.shape[1]
+    spectrum = torch.fft.rfft(u_BTE, n=2 * T, dim=1) * torch.fft.rfft(kernel_ES[:, :T].T, n=2 * T, dim=0)
+    return torch.fft.irfft(spectrum, n=2 * T, dim=1)[:, :T]
+
+
+def ssm_parameters(channels: int, d_state: int) -> int:
+    """Parameters of a DiagonalSSM: A and C complex for half the states, D and the step."""
+    return channels * (2 * d_state + 2)
+
+
+def ssm_flops(channels: int, d_state: int) -> int:
+    """Per token: the product of C with the state. The input enters the state unscaled; the decay is elementwise."""
+    return 2 * channels * d_state
+
+
+def modes_bytes(channels: int, d_state: int) -> int:
+    """Bytes of the state, per sequence."""
+    return channels * d_state // 2 * torch.complex64.itemsize

@@ -1,0 +1,89 @@
+"""What a model is, in plain values: a pattern, a width, a vocabulary and the options of its layers."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .errors import InvalidInput, nearest
+from .layer import LayerConfig, Scalar, layer_config
+from .pattern import Use, parse_pattern
+
+
+@dataclass(frozen=True)
+class Place:
+    """One layer at one place of the model; places with one ``label`` share their weights."""
+
+    layer: LayerConfig
+    label: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A hybrid language model. What cannot be built raises InvalidInput here, where it is made."""
+
+    pattern: str
+    """Its residual sublayers, in the pattern language."""
+    d_model: int
+    """Width of the residual stream."""
+    vocab_size: int
+    """Tokens."""
+    layers: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    """Options by layer name, for all its places; those in a pattern's braces win. Names that the pattern lacks do no
+    harm, so that the models of a sweep can share them."""
+    tie_embeddings: bool = True
+    """The output head is the embedding."""
+    norm_eps: float = 1e-5
+    """Epsilon of the norms between the layers."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"model: {name}={getattr(self, name)} must be at least 1")
+        for name, options in self.layers.items():
+            layer_config(name, options)
+        for sublayer in self.sublayers():
+            for place in sublayer:
+                place.layer.num_parameters(self.d_model)
+
+    def sublayers(self) -> tuple[tuple[Place, ...], ...]:
+        """For every sublayer its parallel branches, options resolved."""
+        return self._sublayers
+
+    @cached_property
+    def _sublayers(self) -> tuple[tuple[Place, ...], ...]:
+        return tuple(
+            tuple(self._place(use) for use in sublayer.branches) for sublayer in parse_pattern(self.pattern).sublayers
+        )
+
+    def _place(self, use: Use) -> Place:
+        return Place(layer_config(use.name, {**self.layers.get(use.name, {}), **dict(use.options)}), use.label)
+
+    def unique_layers(self) -> tuple[LayerConfig, ...]:
+        """The layers that have weights of their own: all places, a label's once."""
+        seen: set[str] = set()
+        unique = []
+        for place in (place for sublayer in self.sublayers() for place in sublayer):
+            if place.label is None or place.label not in seen:
+                unique.append(place.layer)
+            if place.label is not None:
+                seen.add(place.label)
+        return tuple(unique)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them; ``from_dict`` is the inverse."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**plain, "layers": {name: dict(options) for name, options in self.layers.items()}}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "ModelConfig":
+        """The config of ``to_dict``. An unknown or missing key raises InvalidInput."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        for key in plain:
+            if key not in names:
+                raise InvalidInput(f"model: unknown key {key!r}: {nearest(key, names)}")
+        missing = [key for key in ("pattern", "d_model", "vocab_size") if key not in plain]
+        if missing:
+            raise InvalidInput(f"model: key {missing[0]!r} is missing")
+        return cls(**plain)

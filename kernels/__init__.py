@@ -1,0 +1,58 @@
+"""The recurrences: each folder is one operation, its fp64 reference beside its fast forms.
+
+Every operation computes in fp32 (fp64 for fp64 inputs) whatever its inputs are, returns its output in their dtype and
+its states in the precision it computes in. `backend` ("auto", "torch", "triton") chooses between the PyTorch form and
+the Triton kernels.
+"""
+
+from .check import OPERATIONS, Check
+from .convolution import (
+    long_convolution,
+    long_convolution_reference,
+    short_convolution,
+    short_convolution_reference,
+    short_convolution_step,
+)
+from .delta_rule import delta_rule, delta_rule_reference, delta_rule_step, dplr, dplr_reference, dplr_step
+from .gated_linear_attention import (
+    gated_linear_attention,
+    gated_linear_attention_reference,
+    gated_linear_attention_step,
+)
+from .normalization import (
+    gated_rms_norm,
+    gated_rms_norm_reference,
+    l2_norm,
+    l2_norm_reference,
+    rms_norm,
+    rms_norm_reference,
+)
+from .selective_scan import selective_scan, selective_scan_reference, selective_scan_step
+
+__all__ = [
+    "OPERATIONS",
+    "Check",
+    "delta_rule",
+    "delta_rule_reference",
+    "delta_rule_step",
+    "dplr",
+    "dplr_reference",
+    "dplr_step",
+    "gated_linear_attention",
+    "gated_linear_attention_reference",
+    "gated_linear_attention_step",
+    "gated_rms_norm",
+    "gated_rms_norm_reference",
+    "l2_norm",
+    "l2_norm_reference",
+    "long_convolution",
+    "long_convolution_reference",
+    "rms_norm",
+    "rms_norm_reference",
+    "selective_scan",
+    "selective_scan_reference",
+    "selective_scan_step",
+    "short_convolution",
+    "short_convolution_reference",
+    "short_convolution_step",
+]

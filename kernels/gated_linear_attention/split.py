@@ -1,0 +1,126 @@
+"""The split along T: where there are too few heads and sequences to fill the GPU, segments of a sequence are scanned at once.
+
+1. `segment_states`: every segment's state from a zero start, and its decay. 2. `carry_states`: one short scan over these
+gives each segment's true initial state. 3. The forward scan then runs on all segments side by side.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import Inputs, ceil_div, padded, provide_descriptor_memory, strides
+from .tiles import CHANNEL, NONE, dot, first_row, power, rows, scalar_decay, segment, slot
+
+PROGRAMS_PER_MULTIPROCESSOR = 2  # that many scans run on one at a time
+SHORTEST = 8  # chunks of a segment: with fewer, passing its state on costs more than it saves
+
+
+def segments(x: Inputs) -> int:
+    """How many segments to cut each sequence into: as many as fill the GPU, of at least SHORTEST chunks; 1 if packed."""
+    if x.cu_seqlens is not None:
+        return 1
+    _, T, H, _, V = x.sizes
+    programs = x.sequences * H * ceil_div(V, x.tiling.block)
+    room = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(x.v.device) // programs
+    return max(1, min(room, ceil_div(T, x.tiling.time) // SHORTEST))
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; 1, so no split, of a CPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def initial_states(
+    x: Inputs, k: Tensor, total: Tensor | None, group: int, initial: Tensor | None, count: int, length: int, want_final: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Each segment's initial state [B * count, H, K, V] and, if wanted, the final states [B, H, K, V].
+
+    k, total: weighted, and the log2 decay of chunks, for a decay per channel (`scans.Weighted`); group: heads per head of k.
+    """
+    provide_descriptor_memory(x.v.device)
+    B, T, H, K, V = x.sizes
+    states = x.v.new_empty((B * count, H, K, V), dtype=torch.float32)
+    decays = x.v.new_empty((B * count, H, K), dtype=torch.float32)
+    block = x.tiling.block
+    segment_states[(ceil_div(V, block), B * count * H)](
+        k, x.v, None if x.kind == "channel" else x.decay, total, states, decays, T, length, count, H,
+        strides(k), strides(x.v), x.decay_strides(), GROUP=group, BLOCK=block, FULL_K=padded(K), **x.constants(),
+    )  # fmt: skip
+    final = x.v.new_empty((B, H, K, V), dtype=torch.float32) if want_final else None
+    carry_states[(ceil_div(K, CARRY), B * H)](
+        states, decays, initial, final, count, H, K=K, V=V, BLOCK_K=CARRY, FULL_V=padded(V), num_warps=4
+    )
+    return states, final
+
+
+CARRY = 8  # rows of the state that a program of `carry_states` holds
+
+
+@triton.jit(do_not_specialize=["T", "segment_length", "segments"])
+def segment_states(
+    k, v, decay, total, states, decays, T, segment_length, segments, H, k_strides, v_strides, decay_strides,
+    K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
+    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
+    KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
+):  # fmt: skip
+    """Grid (blocks of V, segments * H). states [segments, H, K, V] from zero, decays [segments, H, K] (log2)."""
+    first_v = tl.program_id(0) * BLOCK
+    i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
+    batch, start, length, sequence = segment(i_segment, None, T, segment_length, segments, VARLEN)
+    k_rows = rows(k, k_strides, batch, start, head // GROUP, length, K, TIME, FULL_K)
+    v_rows = rows(v, v_strides, batch, start, head, length, V, TIME, BLOCK)
+    o_v, o_k = first_v + tl.arange(0, BLOCK), tl.arange(0, FULL_K)
+    if KIND == CHANNEL:
+        total += (slot(sequence, start, T, TIME, VARLEN) * H + head) * K
+    elif KIND != NONE:
+        decay += first_row(decay_strides, batch, start, head)
+    state = tl.zeros([BLOCK, FULL_K], tl.float32)
+    all_decay = tl.zeros([FULL_K], tl.float32)
+    for first in range(0, length, TIME):
+        b_k = k_rows.load([first, 0])
+        value_t = tl.trans(v_rows.load([first, first_v]))
+        if KIND == CHANNEL:
+            c = tl.load(total + (first // TIME) * H * K + o_k, mask=o_k < K, other=0.0)
+            state *= power(c)[None, :]
+            all_decay += c
+        elif KIND != NONE:
+            c, all_c = scalar_decay(decay, decay_strides[1], first, length, TIME, KIND, PRECISE)
+            value_t = (value_t.to(tl.float32) * power(all_c - c)[None, :]).to(b_k.dtype)
+            state *= power(all_c)
+            all_decay += all_c.to(tl.float32)
+        state = dot(value_t, b_k, state)
+    place = i_segment.to(tl.int64) * H + head
+    inside = (o_v[:, None] < V) & (o_k[None, :] < K)
+    tl.store(states + place * K * V + o_k[None, :] * V + o_v[:, None], state, mask=inside)
+    if first_v == 0:
+        tl.store(decays + place * K + o_k, all_decay, mask=o_k < K)
+
+
+@triton.jit(do_not_specialize=["segments"])
+def carry_states(
+    states, decays, initial, final, segments, H,
+    K: tl.constexpr, V: tl.constexpr, BLOCK_K: tl.constexpr, FULL_V: tl.constexpr,
+):  # fmt: skip
+    """Grid (blocks of K, B * H): replace each segment's own state by the one it starts from."""
+    o_k, o_v = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K), tl.arange(0, FULL_V)
+    batch, head = tl.program_id(1) // H, tl.program_id(1) % H
+    inside = (o_k[:, None] < K) & (o_v[None, :] < V)
+    tile = o_k[:, None] * V + o_v[None, :]
+    sequence = tl.program_id(1).to(tl.int64) * K * V
+    state = tl.zeros([BLOCK_K, FULL_V], tl.float32)
+    if initial is not None:
+        state = tl.load(initial + sequence + tile, mask=inside, other=0.0)
+    for i in range(segments):
+        place = (batch.to(tl.int64) * segments + i) * H + head
+        own = tl.load(states + place * K * V + tile, mask=inside, other=0.0)
+        keep = power(tl.load(decays + place * K + o_k, mask=o_k < K, other=0.0))
+        tl.store(states + place * K * V + tile, state, mask=inside)
+        state = state * keep[:, None] + own
+    if final is not None:
+        tl.store(final + sequence + tile, state, mask=inside)

@@ -1,0 +1,49 @@
+"""One token of gated linear attention, for decoding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .arguments import Kind, check_kind
+
+
+def gated_linear_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    *,
+    decay: Tensor | None = None,
+    kind: Kind | None = None,
+    bonus: Tensor | None = None,
+    scale: float | None = None,
+    normalize: bool = False,
+) -> Tensor:
+    """Return o [B, H, V] in v's dtype and advance `state` [B, H, K, V] (V+1 columns when normalising) in place.
+
+    q, k: [B, Hk, K]. v: [B, H, V]. decay: None, [H], [B, H] or [B, H, K], natural logarithm. bonus: [H, K].
+    The state is overwritten, so gradients do not flow across steps. Raises ValueError for shapes that do not fit.
+    """
+    B, Hk, K = q.shape
+    H, V = v.shape[1:]
+    if tuple(state.shape) != (B, H, K, V + normalize):
+        raise ValueError(f"state has shape {list(state.shape)}: expected {[B, H, K, V + normalize]}")
+    if H % Hk:
+        raise ValueError(f"v has {H} heads, which is no multiple of the {Hk} heads of q and k")
+    kind = check_kind(decay, kind, {"head": (H,), "token": (B, H), "channel": (B, H, K)})
+
+    dtype = state.dtype
+    q_BHK, k_BHK = (x.to(dtype).repeat_interleave(H // Hk, dim=1) for x in (q, k))
+    values = v.to(dtype)
+    if normalize:
+        values = torch.cat([values, values.new_ones(B, H, 1)], dim=-1)
+    kv = k_BHK[..., None] * values[:, :, None, :]
+    seen = None if bonus is None else state + bonus.to(dtype)[:, :, None] * kv
+    if decay is not None:
+        alpha = decay.to(dtype).exp()
+        state.mul_(alpha[..., None] if kind == "channel" else alpha[..., None, None])
+    state.add_(kv)
+    o = torch.einsum("bhk,bhkv->bhv", q_BHK, state if seen is None else seen)
+    o = o[..., :-1] / o[..., -1:] if normalize else o * (K**-0.5 if scale is None else scale)
+    return o.to(v.dtype)

@@ -1,0 +1,27 @@
+"""Makes ``--model hybridlab`` known to lm-eval's own command line.
+
+lm-eval (0.4.13) takes models from a table in its own source and loads no plug-ins. What its process does load is
+PyTorch, and PyTorch calls every function that an installed package declares under the entry point group
+``torch.backends``, its documented way of loading extensions. Ours is ``register``: in a process that is lm-eval it
+adds one lazy line to lm-eval's registry, in every other it returns at once. Nothing of hybridlab is imported before
+that line is used. With ``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` it does not run; ``hybridlab lm-eval`` works always.
+"""
+
+import importlib
+import sys
+
+TARGET = "hybridlab.platform.lm_eval_model:HybridLabLM"
+
+
+def register() -> None:
+    """Add ``hybridlab`` to lm-eval's models if this process has imported lm-eval. Never raises: it runs inside
+    ``import torch``."""
+    if "lm_eval" not in sys.modules:
+        return
+    try:
+        importlib.import_module("lm_eval.models")
+        registry = importlib.import_module("lm_eval.api.registry").model_registry
+        if "hybridlab" not in registry:
+            registry.register("hybridlab", target=TARGET)
+    except (ImportError, AttributeError, ValueError):
+        return  # another lm-eval, or one in the middle of its own import: there the wrapper is the way

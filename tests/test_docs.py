@@ -1,0 +1,30 @@
+"""What the documentation shows works as it is shown."""
+
+import re
+from pathlib import Path
+
+import torch
+from hybridlab.architectures import HybridModel, ModelConfig, bill
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_mixer_of_the_guide_trains_decodes_and_has_a_true_bill():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/add-a-mixer.md").read_text(), re.DOTALL)
+    assert code
+    exec(compile(code[1], "docs/add-a-mixer.md", "exec"), {"__name__": "guide"})
+    config = ModelConfig(pattern="(average mlp)*2", d_model=16, vocab_size=32)
+    model = HybridModel(config)
+    assert bill(config).parameters == sum(p.numel() for p in model.parameters())
+
+    tokens_BT = torch.randint(32, (2, 9), generator=torch.Generator().manual_seed(0))
+    whole, _ = model(tokens_BT)
+    whole.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    with torch.no_grad():
+        state = model.init_state(2)
+        steps = []
+        for t in range(9):
+            logits, state = model(tokens_BT[:, t : t + 1], state)
+            steps.append(logits)
+    torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=1e-4)
