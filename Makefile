@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev,ruler]'
 	@touch $@
 
-quickstart: setup  ## sweep ten mixes on a local Ray cluster, print the table, write the frontier (at most 10 minutes)
+quickstart: setup  ## sweep nine mixes on a local Ray cluster, print the table, write the frontier (at most 10 minutes)
 	$(BIN)/hybridlab sweep quickstart name=$(SWEEP) $(OVERRIDES)
 
 test: setup  ## run the tests (about 10 minutes on 2 cores)

@@ -1,16 +1,20 @@
 """How a width is cut into heads, with an error line that names the nearest cut that works."""
 
+import functools
+from collections.abc import Sequence
+
 from .errors import InvalidInput
 
 USUAL_HEAD_DIM = 64
 
 
-def divisors(width: int) -> list[int]:
+@functools.cache
+def divisors(width: int) -> tuple[int, ...]:
     """All divisors, ascending."""
-    return [n for n in range(1, width + 1) if width % n == 0]
+    return tuple(n for n in range(1, width + 1) if width % n == 0)
 
 
-def closest(options: list[int], wanted: int) -> int:
+def closest(options: Sequence[int], wanted: int) -> int:
     """The one of ``options`` nearest to ``wanted``; the smaller one of two."""
     return min(options, key=lambda option: (abs(option - wanted), option))
 

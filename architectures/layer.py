@@ -9,6 +9,7 @@ a head, N state size, P head width, E inner width, G groups, W convolution width
 """
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -111,14 +112,20 @@ def layer_config(name: str, options: Mapping[str, Scalar] | None = None) -> Laye
     if name not in _REGISTRY:
         raise InvalidInput(f"unknown layer {name!r}: {nearest(name, _REGISTRY)}")
     cls = _REGISTRY[name]
-    fields = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    types_of = _option_types(cls)
     checked = {}
     for option, value in (options or {}).items():
-        if option not in known:
-            raise InvalidInput(f"{name}: unknown option {option!r}: {nearest(option, known)}")
-        checked[option] = _typed(name, option, value, fields[option])
+        if option not in types_of:
+            raise InvalidInput(f"{name}: unknown option {option!r}: {nearest(option, types_of)}")
+        checked[option] = _typed(name, option, value, types_of[option])
     return cls(**checked)
+
+
+@functools.cache
+def _option_types(cls: type[LayerConfig]) -> dict[str, Any]:
+    """The fields of a config class and their types; cached, as matching makes thousands of configs."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _typed(layer: str, option: str, value: Any, annotation: Any) -> Any:

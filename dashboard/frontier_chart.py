@@ -7,8 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ..platform.placement import Point, place_names
 from .labels import Axis, axis_title, for_plotly, shorten
-from .placement import Point, place_names
 from .readings import HOVER, hover
 from .summary import Model, Spread, View
 

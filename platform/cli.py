@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a trial failed, or a check of ``doctor``; 2 one line on st
 What takes time to import is imported by the command that needs it.
 """
 
+import contextlib
 import errno
 import functools
 import json
@@ -48,7 +49,11 @@ def main() -> None:
     app()
 
 
-def command(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+bench = typer.Typer(help="Measure speed and memory, against the floor and the peers.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+def command(name: str, of: typer.Typer = app) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Register a command whose errors are one line on stderr and an exit code."""
 
     def register(function: Callable[P, None]) -> Callable[P, None]:
@@ -62,7 +67,7 @@ def command(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             except (Exception, KeyboardInterrupt) as error:
                 _end(error)
 
-        return app.command(name)(guarded)
+        return of.command(name)(guarded)
 
     return register
 
@@ -124,6 +129,7 @@ def sweep_command(
     jobs = plan(sweep.name, trials)
     records = [dict(job.record) for job in jobs if job.record]
     _print_table(_console(), records, sweep)
+    _draw_frontier(err, records, sweep)
     if any(record["status"] in ("failed", "out_of_memory") for record in records) or len(records) < len(jobs):
         raise typer.Exit(1)
 
@@ -186,6 +192,26 @@ def dashboard_command(port: Annotated[int, typer.Option(help="The port on this m
     os.execv(sys.executable, [sys.executable, "-m", "hybridlab.dashboard.serve", "--port", str(port)])
 
 
+@command("kernels", of=bench)
+def bench_kernels_command(
+    output: Annotated[Path | None, typer.Option(help="Also write every row to FILE.json.")] = None,
+    op: Annotated[list[str] | None, typer.Option(help="Only these rows (gla, rwkv6, …); may be repeated.")] = None,
+    peers: Annotated[bool, typer.Option(help="Measure flash-linear-attention too, where it is installed.")] = True,
+) -> None:
+    """Time each kernel on this machine's GPU, its result checked in the same run."""
+    import torch
+
+    from ..architectures import InvalidInput, nearest
+    from ..kernels.benchmarks import op_names, run_benchmarks
+
+    for name in op or []:
+        if name not in op_names():
+            raise InvalidInput(f"--op {name!r}: {nearest(name, op_names())}")
+    if not torch.cuda.is_available():
+        raise InvalidInput("the kernel benchmark needs a CUDA GPU; `hybridlab doctor` says what this machine has")
+    run_benchmarks(output, ops=op or None, peers=peers)
+
+
 @command("doctor")
 def doctor_command(as_json: AsJson = False, address: Address = None) -> None:
     """Check versions, GPU, kernels, Ray, MLflow and disk."""
@@ -243,6 +269,18 @@ def _print_table(out: "Console", records: list[dict[str, Any]], sweep: "SweepCon
 
     out.print(summary_table(_selected(records, sweep.select), sweep.name))
     out.print(verdict(records), highlight=False, markup=False, soft_wrap=True)
+
+
+def _draw_frontier(err: "Console", records: list[dict[str, Any]], sweep: "SweepConfig") -> None:
+    """The frontier beside the sweep's trials; a sweep without two numbers to draw has none."""
+    from ..architectures import InvalidInput
+    from .folders import sweep_folder
+    from .picture import write_picture
+
+    path = sweep_folder(sweep.name) / "frontier.png"
+    with contextlib.suppress(InvalidInput):
+        write_picture(_selected(records, sweep.select), path, sweep.name)
+        err.print(f"frontier: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_plan(out: "Console", sweep: "SweepConfig", trials: int, flops: float, of: int | None = None) -> None:

@@ -64,12 +64,12 @@ def _versions() -> tuple[bool, str]:
 def _device() -> str:
     import torch
 
-    from ..kernels.backend import cuda_is_trusted
+    from ..kernels.hardware import triton_trusted
 
     if not torch.cuda.is_available():
         return "no GPU: trials run the PyTorch form of each recurrence on the CPU"
     name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-    form = "Triton kernels" if cuda_is_trusted(0) else "PyTorch forms: Triton is not trusted here"
+    form = "Triton kernels" if triton_trusted(torch.device("cuda", 0)) else "PyTorch forms: Triton is not trusted here"
     return f"{torch.cuda.device_count()} × {name}, capability {major}.{minor}, {form}"
 
 

@@ -4,7 +4,7 @@ lm-eval (0.4.13) takes models from a table in its own source and loads no plug-i
 PyTorch, and PyTorch calls every function that an installed package declares under the entry point group
 ``torch.backends``, its documented way of loading extensions. Ours is ``register``: in a process that is lm-eval it
 adds one lazy line to lm-eval's registry, in every other it returns at once. Nothing of hybridlab is imported before
-that line is used. With ``TORCH_DEVICE_BACKEND_AUTOLOAD=0`` it does not run; ``hybridlab lm-eval`` works always.
+that line is used.
 """
 
 import importlib
@@ -24,4 +24,4 @@ def register() -> None:
         if "hybridlab" not in registry:
             registry.register("hybridlab", target=TARGET)
     except (ImportError, AttributeError, ValueError):
-        return  # another lm-eval, or one in the middle of its own import: there the wrapper is the way
+        return  # another lm-eval, or one in the middle of its own import: its own error names the models it has

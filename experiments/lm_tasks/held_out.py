@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import datasets
-from hybridlab.experiments import Document, held_out_documents
+from hybridlab.experiments import Document, held_out_documents  # pyright: ignore[reportMissingImports]
 
 CONTEXT_LINES = 16
 QUESTIONS_PER_FILE = 12

@@ -1,8 +1,11 @@
-"""The split along T: where there are too few heads and sequences to fill the GPU, segments of a sequence are scanned at once.
+"""The split along T: with too few heads and sequences to fill the GPU, segments of a sequence are scanned at once.
 
-1. `segment_states`: every segment's state from a zero start, and its decay. 2. `carry_states`: one short scan over these
-gives each segment's true initial state. 3. The forward scan then runs on all segments side by side.
+1. `segment_states`: every segment's state from a zero start, and its decay. 2. `carry_states`: one short scan over
+these gives each segment's true initial state. 3. The forward scan then runs on all segments side by side.
 """
+
+# Triton's decorator hides its kernels' types.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ SHORTEST = 8  # chunks of a segment: with fewer, passing its state on costs more
 
 
 def segments(x: Inputs) -> int:
-    """How many segments to cut each sequence into: as many as fill the GPU, of at least SHORTEST chunks; 1 if packed."""
+    """Segments to cut each sequence into: as many as fill the GPU, of at least SHORTEST chunks; 1 if packed."""
     if x.cu_seqlens is not None:
         return 1
     _, T, H, _, V = x.sizes
@@ -37,11 +40,19 @@ def multiprocessors(device: torch.device) -> int:
 
 
 def initial_states(
-    x: Inputs, k: Tensor, total: Tensor | None, group: int, initial: Tensor | None, count: int, length: int, want_final: bool
+    x: Inputs,
+    k: Tensor,
+    total: Tensor | None,
+    group: int,
+    initial: Tensor | None,
+    count: int,
+    length: int,
+    want_final: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Each segment's initial state [B * count, H, K, V] and, if wanted, the final states [B, H, K, V].
 
-    k, total: weighted, and the log2 decay of chunks, for a decay per channel (`scans.Weighted`); group: heads per head of k.
+    k, total: weighted, and the log2 decay of chunks, for a decay per channel (`scans.Weighted`); group: heads per head
+    of k.
     """
     provide_descriptor_memory(x.v.device)
     B, T, H, K, V = x.sizes

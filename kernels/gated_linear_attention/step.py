@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..backend import Backend, resolve_backend
 from .arguments import Kind, check_kind
+
+WIDEST = 256
+"""The widest keys that the Triton kernel has room for."""
 
 
 def gated_linear_attention_step(
@@ -19,6 +23,7 @@ def gated_linear_attention_step(
     bonus: Tensor | None = None,
     scale: float | None = None,
     normalize: bool = False,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Return o [B, H, V] in v's dtype and advance `state` [B, H, K, V] (V+1 columns when normalising) in place.
 
@@ -33,6 +38,13 @@ def gated_linear_attention_step(
         raise ValueError(f"v has {H} heads, which is no multiple of the {Hk} heads of q and k")
     kind = check_kind(decay, kind, {"head": (H,), "token": (B, H), "channel": (B, H, K)})
 
+    scale = float(K**-0.5) if scale is None else scale
+    fits = state.dtype == torch.float32 and state.is_contiguous() and K <= WIDEST
+    if resolve_backend(backend, q.device, operation="gated_linear_attention_step", has_triton=fits) == "triton":
+        from .step_triton import gated_linear_attention_step_triton
+
+        return gated_linear_attention_step_triton(q, k, v, state, decay, kind, bonus, scale, normalize)
+
     dtype = state.dtype
     q_BHK, k_BHK = (x.to(dtype).repeat_interleave(H // Hk, dim=1) for x in (q, k))
     values = v.to(dtype)
@@ -45,5 +57,5 @@ def gated_linear_attention_step(
         state.mul_(alpha[..., None] if kind == "channel" else alpha[..., None, None])
     state.add_(kv)
     o = torch.einsum("bhk,bhkv->bhv", q_BHK, state if seen is None else seen)
-    o = o[..., :-1] / o[..., -1:] if normalize else o * (K**-0.5 if scale is None else scale)
+    o = o[..., :-1] / o[..., -1:] if normalize else o * scale
     return o.to(v.dtype)

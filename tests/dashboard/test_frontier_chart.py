@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 from hybridlab.dashboard.frontier_chart import frontier_figure
-from hybridlab.dashboard.placement import SIDES, place_names
 from hybridlab.dashboard.readings import behind
 from hybridlab.dashboard.summary import view
+from hybridlab.platform.placement import SIDES, place_names
 
 QUALITY, EFFICIENCY = "test/accuracy", "efficiency/state_bytes/1024"
 

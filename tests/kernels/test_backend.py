@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 import torch
 from hybridlab.kernels import backend
-from hybridlab.kernels.backend import cuda_is_trusted, resolve_backend
+from hybridlab.kernels.backend import resolve_backend
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -24,7 +21,7 @@ def test_without_a_gpu_auto_is_the_pytorch_form():
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize("has_triton", [True, False])
 def test_on_a_gpu_auto_is_triton_where_there_are_kernels_and_they_are_trusted(monkeypatch, trusted, has_triton):
-    monkeypatch.setattr(backend, "cuda_is_trusted", lambda index: trusted)
+    monkeypatch.setattr(backend, "triton_trusted", lambda device: trusted)
     expected = "triton" if trusted and has_triton else "torch"
     assert resolve("auto", CUDA, has_triton=has_triton) == expected
 
@@ -40,16 +37,3 @@ def test_unknown_forms_and_missing_kernels_are_refused():
         resolve("gpu", CPU)
     with pytest.raises(ValueError, match="an operation has no Triton kernels"):
         resolve("triton", CUDA, has_triton=False)
-
-
-@pytest.mark.parametrize("version, capability, trusted", [
-    ("3.7.1", (9, 0), True),
-    ("3.10.0+git1234", (8, 0), True),
-    ("3.7.0", (9, 0), False),
-    ("3.6.0", (8, 0), False),
-    ("3.7.1", (7, 5), False),
-])  # fmt: skip
-def test_only_tritons_and_gpus_known_to_be_right_are_trusted(monkeypatch, version, capability, trusted):
-    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
-    assert cuda_is_trusted.__wrapped__(0) is trusted

@@ -124,6 +124,19 @@ def test_sync_delivers_what_waits_once(monkeypatch):
         assert "is already run by process" in run("sync").stderr
 
 
+def test_a_sweep_ends_with_its_table_and_the_picture_of_its_frontier(sweep_file, monkeypatch):
+    def finish(sweep, trials, observer, **options):
+        place(sweep.name, trials[0], test__accuracy=0.5)
+        return type("Delivered", (), {"waiting": []})
+
+    monkeypatch.setattr(schedule, "run_sweep", finish)
+    result = run("sweep", sweep_file)
+    assert result.exit_code == 0
+    assert "0.500" in result.stdout
+    picture = next(line for line in result.stderr.splitlines() if line.startswith("frontier: "))
+    assert Path(picture.removeprefix("frontier: ")).read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_sweep_whose_trials_failed_ends_with_1(sweep_file, monkeypatch):
     def fail(sweep, trials, observer, **options):
         for trial in trials:
@@ -220,3 +233,9 @@ def test_whatever_happens_is_one_line(sweep_file, monkeypatch, error, code, line
 def test_a_bare_command_and_an_unknown_option_explain_themselves():
     assert "Usage" in run().output
     assert run("sweep", "quickstart", "--adress", "x").exit_code == 2
+
+
+def test_the_kernel_benchmark_names_what_it_has_and_what_it_needs(monkeypatch):
+    assert "--op 'rwkv5': did you mean 'rwkv6'?" in refused("bench", "kernels", "--op", "rwkv5")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "needs a CUDA GPU" in refused("bench", "kernels")

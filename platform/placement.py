@@ -1,4 +1,4 @@
-"""Where the names of points stand, so that they cover neither each other nor a point."""
+"""Where the names of points stand in a picture, so that they cover neither each other nor a point."""
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]

@@ -1,0 +1,49 @@
+"""The forward pass: o from q, k and v by one scan forward in time (`scan`)."""
+
+# Triton's decorator hides its kernels' types.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
+import triton
+import triton.language as tl
+
+from .scan import NOTHING, scan
+from .tiles import CHANNEL, NONE, first_row, rows, segment, slot
+
+
+@triton.jit(do_not_specialize=["T", "segment_length", "segments"])
+def forward_scan(
+    q, k, v, decay, scores, total, initial, o, final, cu_seqlens,
+    scale, T, segment_length, segments, H,
+    q_strides, k_strides, v_strides, o_strides, decay_strides, scores_strides,
+    K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
+    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
+    KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
+):  # fmt: skip
+    """Grid (blocks of V, segments * H). initial, final: [segments, H, K, V] or None."""
+    first_v = tl.program_id(0) * BLOCK
+    i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
+    batch, start, length, sequence = segment(i_segment, cu_seqlens, T, segment_length, segments, VARLEN)
+    q_rows = rows(q, q_strides, batch, start, head // GROUP, length, K, TIME, FULL_K)
+    k_rows = rows(k, k_strides, batch, start, head // GROUP, length, K, TIME, FULL_K)
+    v_rows = rows(v, v_strides, batch, start, head, length, V, TIME, BLOCK)
+    o_rows = rows(o, o_strides, batch, start, head, length, V, TIME, BLOCK)
+    score_rows = None
+    if KIND == CHANNEL:
+        score_rows = rows(scores, scores_strides, batch, start, head, length, TIME, TIME, TIME)
+        total += (slot(sequence, start, T, TIME, VARLEN) * H + head) * K
+    elif KIND != NONE:
+        decay += first_row(decay_strides, batch, start, head)
+    o_v, o_k = first_v + tl.arange(0, BLOCK), tl.arange(0, FULL_K)
+    place = (i_segment.to(tl.int64) * H + head) * K * V + o_k[None, :] * V + o_v[:, None]
+    inside = (o_v[:, None] < V) & (o_k[None, :] < K)
+    if initial is not None:
+        state = tl.load(initial + place, mask=inside, other=0.0)
+    else:
+        state = tl.zeros([BLOCK, FULL_K], tl.float32)
+    state = scan(
+        q_rows, k_rows, v_rows, o_rows, state, first_v, length, scale,
+        decay, decay_strides[1], total, score_rows, H, None, None, None, o_v, o_k, 0, 0,
+        K, V, K, TIME, 1, KIND, PRECISE, False, False, NOTHING,
+    )  # fmt: skip
+    if final is not None:
+        tl.store(final + place, state, mask=inside)

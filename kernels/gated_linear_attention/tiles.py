@@ -1,0 +1,93 @@
+"""What the kernels of this folder share: kinds of decay, tiles of rows, a chunk's decay, products.
+
+A *chunk* is the TIME consecutive tokens a program handles at once; a *segment* is the run of chunks one program scans
+(a whole sequence, unless it was split to fill the GPU). Decays are natural logarithms in memory and base 2 in
+registers.
+"""
+
+import triton
+import triton.language as tl
+
+NONE, HEAD, TOKEN, CHANNEL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+LOG2E = tl.constexpr(1.4426950408889634)
+# exp(-90) is below float32's smallest normal number: what decays faster is gone either way, and -inf stays finite.
+FASTEST = tl.constexpr(-90.0)
+
+
+@triton.jit
+def dot(a, b, accumulator=None):
+    """a @ b (+ accumulator) in float32; float32 operands keep float32's precision on the matrix units."""
+    return tl.dot(a, b, accumulator, input_precision="tf32x3")
+
+
+@triton.jit
+def first_row(strides, batch, start, head):
+    """Offset of a head's row at token `start` in a tensor with these strides of batch, time and head."""
+    return batch.to(tl.int64) * strides[0] + start.to(tl.int64) * strides[1] + head.to(tl.int64) * strides[2]
+
+
+@triton.jit
+def rows(x, strides, batch, start, head, length, WIDTH: tl.constexpr, TIME: tl.constexpr, BLOCK: tl.constexpr):
+    """The rows [length, WIDTH] of one head of x [B, T, H, WIDTH] from token `start` on, as tiles [TIME, BLOCK].
+
+    Loads past the end give 0, stores past the end are dropped.
+    """
+    base = x + first_row(strides, batch, start, head)
+    return tl.make_tensor_descriptor(base, shape=[length, WIDTH], strides=[strides[1], 1], block_shape=[TIME, BLOCK])
+
+
+@triton.jit
+def segment(i_segment, cu_seqlens, T, segment_length, segments, VARLEN: tl.constexpr):
+    """Where a segment lies: (batch, its first token, its number of tokens, its sequence)."""
+    if VARLEN:
+        start = tl.load(cu_seqlens + i_segment)
+        length = tl.load(cu_seqlens + i_segment + 1) - start
+        batch = i_segment * 0
+        sequence = i_segment
+    else:
+        sequence = i_segment // segments
+        start = (i_segment % segments) * segment_length
+        length = tl.minimum(segment_length, T - start)
+        batch = sequence
+    return batch, start, length, sequence
+
+
+@triton.jit
+def slot(sequence, start, T, EVERY: tl.constexpr, VARLEN: tl.constexpr):
+    """The first place of a segment in an array that holds one entry for every EVERY tokens of a sequence.
+
+    Packed sequences get floor(start / EVERY) + sequence: disjoint, as floor(a) + ceil(b) <= floor(a + b) + 1.
+    """
+    if VARLEN:
+        place = start // EVERY + sequence
+    else:
+        place = sequence * tl.cdiv(T, EVERY) + start // EVERY
+    return place.to(tl.int64)
+
+
+@triton.jit
+def scalar_decay(decay, stride, first, length, TIME: tl.constexpr, KIND: tl.constexpr, PRECISE: tl.constexpr):
+    """log2 decay from a chunk's start through each of its rows [TIME], and through all of it.
+
+    Rows past the end neither decay nor matter. PRECISE sums in float64: the differences of two sums that the kernels
+    form then keep float32's precision whatever came before.
+    """
+    i = tl.arange(0, TIME)
+    if KIND == TOKEN:
+        row = first + i
+        g = tl.load(decay + row.to(tl.int64) * stride, mask=row < length, other=0.0).to(tl.float32)
+        g = tl.maximum(g, FASTEST) * LOG2E
+        if PRECISE:
+            g = g.to(tl.float64)
+        return tl.cumsum(g, 0), tl.sum(g, 0)
+    g = tl.maximum(tl.load(decay).to(tl.float32), FASTEST) * LOG2E
+    if PRECISE:
+        g = g.to(tl.float64)
+    n = tl.minimum(TIME, length - first)
+    return g * tl.minimum(i + 1, n).to(g.dtype), g * n.to(g.dtype)
+
+
+@triton.jit
+def power(exponent):
+    """2 ** exponent in float32."""
+    return tl.math.exp2(exponent.to(tl.float32))

@@ -1,0 +1,56 @@
+"""The shipped configurations, and the resources each kernel may take: `python budgets.py` writes what they take now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from offline import Launch, Resources, compiled, launches_of
+
+FILE = Path(__file__).with_name("budgets.json")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A kind of decay at a dtype and widths; `slow` ones are left to their own make target."""
+
+    kind: str
+    dtype: torch.dtype = torch.bfloat16
+    K: int = 128
+    V: int = 128
+    bonus: bool = False
+    slow: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}{'+bonus' if self.bonus else ''} {str(self.dtype)[6:]} K{self.K} V{self.V}"
+
+    def launches(self) -> dict[str, Launch]:
+        """Each launch by the kernel's name and what tells two launches of it apart."""
+        named = {}
+        for launch in launches_of(self.kind, self.dtype, self.K, self.V, bonus=self.bonus):
+            roles = "" if launch.arguments.get("FIRST_ROLE", 0) == 0 else " values"
+            exact = " exact" if launch.arguments.get("EXACT") else ""
+            named[launch.kernel.__name__ + roles + exact] = launch
+        return named
+
+
+CONFIGURATIONS = (
+    *(Configuration(kind) for kind in ("none", "head", "token", "channel")),
+    Configuration("channel", bonus=True, slow=True),
+    *(Configuration(kind, K=64, V=64, slow=True) for kind in ("none", "head", "token", "channel")),
+    *(Configuration(kind, K=256, V=256, slow=True) for kind in ("token", "channel")),
+    *(Configuration(kind, torch.float32, 64, 64, slow=True) for kind in ("token", "channel")),
+)
+
+
+def budget(configuration: Configuration) -> dict[str, Resources]:
+    recorded = json.loads(FILE.read_text())[configuration.name]
+    return {kernel: Resources(**numbers) for kernel, numbers in recorded.items()}
+
+
+if __name__ == "__main__":
+    taken = {c.name: {k: asdict(compiled(launch)) for k, launch in c.launches().items()} for c in CONFIGURATIONS}
+    FILE.write_text(json.dumps(taken, indent=1) + "\n")
