@@ -1,6 +1,6 @@
 """The norms: computed in fp32 (fp64 for fp64 inputs), returned in the input's dtype.
 
-What the Triton kernels do not hold (fp64, groups wider than 8192) is computed by the PyTorch form.
+What the Triton kernels do not hold (fp64, nothing at all, groups wider than 4096) is computed by the PyTorch form.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ BAD = {
     "a transposed state": ({"initial_state": torch.zeros(2, 4, 6)}, "state has shape"),
     "no token": ({"u": torch.zeros(2, 0, 6)}, "not empty"),
     "integers": ({"u": torch.zeros(2, 9, 6, dtype=torch.int64)}, "floating point"),
-    "kernels that are not there": ({"backend": "triton"}, "selective_scan has no Triton kernels"),
+    "an unknown backend": ({"backend": "cuda"}, "backend 'cuda' is not one of auto, torch, triton"),
 }
 
 
