@@ -4,9 +4,29 @@ import re
 from pathlib import Path
 
 import torch
-from hybridlab.architectures import HybridModel, ModelConfig, bill
+from hybridlab.architectures import HybridModel, ModelConfig, bill, parse_pattern
+from hybridlab.platform.loading import load_sweep
+from hybridlab.platform.sweep import expand, matched_models
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_sweep_of_the_guide_expands_to_matched_models(tmp_path):
+    text = re.search(r"```yaml\n(name: ratios.*?)```", (ROOT / "docs/sweeps.md").read_text(), re.DOTALL)
+    axes = re.search(r"```yaml\n(axes:.*?)```", (ROOT / "docs/sweeps.md").read_text(), re.DOTALL)
+    assert text
+    assert axes
+    file = tmp_path / "ratios.yaml"
+    file.write_text(text[1])
+    sweep = load_sweep(file)
+    assert len(expand(sweep)) == 4 * 2 * 3
+    counts = {
+        model.name: [use.name for use in parse_pattern(model.config.pattern).uses].count("attn")
+        for model in matched_models(sweep)
+    }
+    assert counts == {"attention": 8, "mamba2": 0, "one-in-8": 1, "one-in-4": 2}
+    file.write_text(text[1].replace("  text:   {kind: language_modelling, corpus: stdlib", "  #", 1) + axes[1])
+    assert len({trial.training.learning_rate for trial in expand(load_sweep(file))}) == 3
 
 
 def test_the_mixer_of_the_guide_trains_decodes_and_has_a_true_bill():
