@@ -83,8 +83,10 @@ def _choose_axis(
 
 
 def prefer(columns: list[str], wanted: tuple[str, ...]) -> str:
-    """The last column that begins with the first of ``wanted`` that any begins with: of several lengths the longest."""
-    return next((c for start in wanted for c in reversed(columns) if c.startswith(start)), columns[0])
+    """The first of ``wanted`` that is a column; one that ends in a slash stands for the last column below it, which of
+    several lengths is the longest."""
+    found = (c for name in wanted for c in reversed(columns) if c == name or (name[-1] == "/" and c.startswith(name)))
+    return next(found, columns[0])
 
 
 def _draw(shown: View, address: dict[str, str]) -> None:

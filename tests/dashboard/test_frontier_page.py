@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import streamlit as st
 from hybridlab.dashboard import frontier_page
+from hybridlab.dashboard.frontier_page import EFFICIENCY_FIRST, QUALITY_FIRST, prefer
 from streamlit.testing.v1 import AppTest
 
 NASTY = "<b>bold</b> $x^2$ *it* :red[r] `c` [l](http://example.org) :smile: -> <script>1</script>"
@@ -169,3 +170,10 @@ def test_what_a_store_holds_is_never_markup(trial, where):
     for figure in figures(app):
         assert "<script>" not in json.dumps(figure).replace("\\u003c", "<")
     assert f"`` test/{NASTY} ``" in app.warning[0].value
+
+
+def test_the_axes_first_shown_are_a_whole_metric_and_the_longest_length():
+    columns = ["test/accuracy", "test/accuracy/pairs_8", "efficiency/state_bytes/128", "efficiency/state_bytes/2048"]
+    assert prefer(columns, QUALITY_FIRST) == "test/accuracy"
+    assert prefer(columns, EFFICIENCY_FIRST) == "efficiency/state_bytes/2048"
+    assert prefer(["lm_eval/a", "lm_eval/b"], QUALITY_FIRST) == "lm_eval/a"
