@@ -8,6 +8,7 @@ get-auth-token`` there).
 """
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -64,7 +65,19 @@ def cluster(address: str | None = None, *, cpus: int | None = None) -> Iterator[
     try:
         yield
     finally:
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """End Ray with no garbage that refers to it: some thread collecting such while Ray ends would end the process."""
+    import ray
+
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _check_address(address: str) -> None:

@@ -70,7 +70,10 @@ def run_sweep(
             if due:
                 with cluster(address):
                     _check_resources(sweep.resources, may_grow=address is not None)
-                    _run(sweep, due, observer, deliveries, runner)
+                    try:
+                        _run(sweep, due, observer, deliveries, runner)
+                    finally:
+                        deliveries.close()  # no thread of ours runs while Ray ends
         finally:
             deliveries.close()
         return deliveries
