@@ -1,6 +1,8 @@
 """The backward pass: dq by a scan forward in time, then dk and dv by scans backward in time (`scan`).
 
-dk and dv share one launch: the first programs of a head take a block of K each, the others a block of V each.
+Where K = V one launch does dk and dv: the first programs of a head take a block of K each, the others a block of V
+each, and what they all read comes from memory once. They run the same code on other pointers: with a branch of its own
+for each the compiler would keep the tiles of both in shared memory.
 """
 
 # Triton's decorator hides its kernels' types.
@@ -9,8 +11,12 @@ dk and dv share one launch: the first programs of a head take a block of K each,
 import triton
 import triton.language as tl
 
-from .scan import END, LEAVE, NOTHING, scan
-from .tiles import CHANNEL, NONE, first_row, rows, segment, slot
+from .places import slot
+from .scan import END, LEAVE, NOTHING, PARTS, scan
+from .tiles import CHANNEL, NONE, first_row, rows, rows_at, segment
+
+# What the programs of a launch of `key_value_scan` do.
+KEYS, VALUES, EITHER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit(do_not_specialize=["T", "segment_length", "segments"])
@@ -19,12 +25,12 @@ def query_scan(
     scale, T, segment_length, segments, H, tokens,
     q_strides, k_strides, v_strides, do_strides, dq_strides, decay_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
-    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_V: tl.constexpr, EVERY: tl.constexpr,
+    TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_V: tl.constexpr, EVERY: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of K, segments * H). initial: [segments, H, K, V] or None.
 
-    For the decay's gradient (None without): along [blocks of K, tokens, H], saved [places, H, K, V].
+    For the decay's gradient (None without): along [blocks of K * PARTS, tokens, H], saved [places, H, K, V].
     """
     i_k, first_k = tl.program_id(0), tl.program_id(0) * BLOCK
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
@@ -39,7 +45,7 @@ def query_scan(
     elif KIND != NONE:
         decay += first_row(decay_strides, batch, start, head)
     if along is not None:
-        along += (i_k * tokens + batch * T + start).to(tl.int64) * H + head
+        along += (i_k * PARTS * tokens + batch * T + start).to(tl.int64) * H + head
     if saved is not None:
         saved += (slot(sequence, start, T, TIME * EVERY, VARLEN) * H + head) * K * V
     o_k, o_v = first_k + tl.arange(0, BLOCK), tl.arange(0, FULL_V)
@@ -50,113 +56,102 @@ def query_scan(
         state = tl.zeros([BLOCK, FULL_V], tl.float32)
     scan(
         do_rows, v_rows, k_rows, dq_rows, state, first_k, length, scale,
-        decay, decay_strides[1], total, None, H, q_rows, along, saved, o_k, o_v, V, 1,
-        K, K, V, TIME, EVERY, KIND, PRECISE, False, True, NOTHING if saved is None else LEAVE,
+        decay, decay_strides[1], total, None, H, q_rows, along, tokens * H, None, 0, saved, o_k, o_v, V, 1, True,
+        K, K, V, TIME, STAGES, EVERY, KIND, PRECISE, False, True, NOTHING if saved is None else LEAVE,
     )  # fmt: skip
 
 
 @triton.jit
-def key_role(
-    q, k, v, do, decay, total, d_final, dk, along, saved,
-    batch, start, length, head, first_k, states, scale, H, decay_stride,
-    q_strides, k_strides, v_strides, do_strides, dk_strides,
-    K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
-    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_V: tl.constexpr, EVERY: tl.constexpr,
-    KIND: tl.constexpr, PRECISE: tl.constexpr,
+def key_or_value_role(
+    q, k, v, do, decay, scores, total, d_final, dk, dv, along, part_stride, fresh, fresh_stride, saved, d_initial,
+    batch, start, length, head, first, states, scale, H, decay_stride, is_key,
+    q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, scores_strides,
+    K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
+    TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL: tl.constexpr, EVERY: tl.constexpr,
+    KIND: tl.constexpr, PRECISE: tl.constexpr, KEYS: tl.constexpr, GRADIENT: tl.constexpr,
 ):  # fmt: skip
-    """dk of a block of K, and what it adds to the decay's gradient."""
-    q_rows = rows(q, q_strides, batch, start, head // GROUP, length, K, TIME, BLOCK)
-    k_rows = rows(k, k_strides, batch, start, head // GROUP, length, K, TIME, BLOCK)
-    v_rows = rows(v, v_strides, batch, start, head, length, V, TIME, FULL_V)
-    do_rows = rows(do, do_strides, batch, start, head, length, V, TIME, FULL_V)
-    dk_rows = rows(dk, dk_strides, batch, start, head, length, K, TIME, BLOCK)
-    o_k, o_v = first_k + tl.arange(0, BLOCK), tl.arange(0, FULL_V)
-    if d_final is not None:
-        place = states + o_k[:, None] * V + o_v[None, :]
-        d_state = tl.load(d_final + place, mask=(o_k[:, None] < K) & (o_v[None, :] < V), other=0.0) / scale
+    """dk of a block of K and what it adds to the decay's gradient, or dv of a block of V and of the initial state's.
+
+    is_key: which, known as KEYS when compiling or, where K = V, only when running.
+    """
+    q += first_row(q_strides, batch, start, head // GROUP)
+    k += first_row(k_strides, batch, start, head // GROUP)
+    v += first_row(v_strides, batch, start, head)
+    do += first_row(do_strides, batch, start, head)
+    if is_key:
+        query, key, value, out, companion = v, do, q, dk + first_row(dk_strides, batch, start, head), k
+        query_stride, key_stride, value_stride, out_stride = v_strides[1], do_strides[1], q_strides[1], dk_strides[1]
+        companion_stride, row_stride, column_stride = k_strides[1], COLUMNS, 1
     else:
-        d_state = tl.zeros([BLOCK, FULL_V], tl.float32)
-    scan(
-        v_rows, do_rows, q_rows, dk_rows, d_state, first_k, length, scale,
-        decay, decay_stride, total, None, H, k_rows, along, saved, o_k, o_v, V, 1,
-        K, K, V, TIME, EVERY, KIND, PRECISE, True, True, NOTHING if saved is None else END,
-    )  # fmt: skip
-
-
-@triton.jit
-def value_role(
-    q, k, do, decay, scores, total, d_final, dv, d_initial,
-    batch, start, length, head, first_v, states, scale, H, decay_stride,
-    q_strides, k_strides, do_strides, dv_strides, scores_strides,
-    K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
-    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr, KIND: tl.constexpr, PRECISE: tl.constexpr,
-):  # fmt: skip
-    """dv of a block of V, and those columns of the initial state's gradient."""
-    q_rows = rows(q, q_strides, batch, start, head // GROUP, length, K, TIME, FULL_K)
-    k_rows = rows(k, k_strides, batch, start, head // GROUP, length, K, TIME, FULL_K)
-    do_rows = rows(do, do_strides, batch, start, head, length, V, TIME, BLOCK)
-    dv_rows = rows(dv, dv_strides, batch, start, head, length, V, TIME, BLOCK)
+        query, key, value, out, companion = k, q, do, dv + first_row(dv_strides, batch, start, head), do
+        query_stride, key_stride, value_stride, out_stride = k_strides[1], q_strides[1], do_strides[1], dv_strides[1]
+        companion_stride, row_stride, column_stride = do_strides[1], 1, ROWS
     score_rows = None
-    if KIND == CHANNEL:
+    if KIND == CHANNEL and not KEYS:
         score_rows = rows(scores, scores_strides, batch, start, head, length, TIME, TIME, TIME)
-    o_v, o_k = first_v + tl.arange(0, BLOCK), tl.arange(0, FULL_K)
-    place = states + o_k[None, :] * V + o_v[:, None]
-    inside = (o_v[:, None] < V) & (o_k[None, :] < K)
+    o_row, o_column = first + tl.arange(0, BLOCK), tl.arange(0, FULL)
+    place = states + o_row[:, None] * row_stride + o_column[None, :] * column_stride
+    inside = (o_row[:, None] < ROWS) & (o_column[None, :] < COLUMNS)
     if d_final is not None:
         d_state = tl.load(d_final + place, mask=inside, other=0.0) / scale
     else:
-        d_state = tl.zeros([BLOCK, FULL_K], tl.float32)
+        d_state = tl.zeros([BLOCK, FULL], tl.float32)
     d_state = scan(
-        k_rows, q_rows, do_rows, dv_rows, d_state, first_v, length, scale,
-        decay, decay_stride, total, score_rows, H, None, None, None, o_v, o_k, 0, 0,
-        K, V, K, TIME, 1, KIND, PRECISE, True, False, NOTHING,
+        rows_at(query, query_stride, length, COLUMNS, TIME, FULL),
+        rows_at(key, key_stride, length, COLUMNS, TIME, FULL),
+        rows_at(value, value_stride, length, ROWS, TIME, BLOCK), rows_at(out, out_stride, length, ROWS, TIME, BLOCK),
+        d_state, first, length, scale, decay, decay_stride, total, score_rows, H,
+        None if GRADIENT == LEAVE else rows_at(companion, companion_stride, length, ROWS, TIME, BLOCK),
+        along, part_stride, fresh, fresh_stride, saved, o_row, o_column, COLUMNS, 1, is_key or GRADIENT == LEAVE,
+        K, ROWS, COLUMNS, TIME, STAGES, EVERY, KIND, PRECISE, True, KEYS, GRADIENT,
     )  # fmt: skip
     if d_initial is not None:
-        tl.store(d_initial + place, d_state * scale, mask=inside)
+        if not is_key:
+            tl.store(d_initial + place, d_state * scale, mask=inside)
 
 
 @triton.jit(do_not_specialize=["T", "segment_length", "segments"])
 def key_value_scan(
-    q, k, v, do, decay, scores, total, d_final, dk, dv, along, saved, d_initial, cu_seqlens,
-    scale, T, segment_length, segments, H, tokens,
+    q, k, v, do, decay, scores, total, d_final, dk, dv, along, fresh, saved, d_initial, cu_seqlens,
+    scale, T, segment_length, segments, H, tokens, places,
     q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, decay_strides, scores_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
-    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr, FULL_V: tl.constexpr, EVERY: tl.constexpr,
-    KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
-    FIRST_ROLE: tl.constexpr, ONLY_KEYS: tl.constexpr,
+    TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr, FULL_V: tl.constexpr,
+    EVERY: tl.constexpr, KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr, ROLES: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of K + blocks of V, segments * H). d_final, d_initial: [segments, H, K, V] or None.
+    """Grid (blocks of the ROLES, segments * H), those of K before those of V. d_final, d_initial: [segments, H, K, V].
 
-    Two launches may do it instead: one with ONLY_KEYS, a grid of the blocks of K, one of the rest from FIRST_ROLE on.
-
-    along, saved: as `query_scan` left them; along receives the decay's gradient, a part for each block of K. For a
-    decay per channel along is [places, H, K] and receives sum_v S dS, S before a chunk and dS after it.
+    For the decay's gradient (None without): saved, as `query_scan` left it; along [blocks of K * PARTS, tokens, H] and
+    fresh [blocks of K * PARTS, places, H] for `decay_gradient`. For a decay per channel fresh is [places, H, K].
     """
     BLOCKS_K: tl.constexpr = (K + BLOCK - 1) // BLOCK
-    role = tl.program_id(0) + FIRST_ROLE
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
     batch, start, length, sequence = segment(i_segment, cu_seqlens, T, segment_length, segments, VARLEN)
     place = slot(sequence, start, T, TIME, VARLEN) * H + head
     states = (i_segment.to(tl.int64) * H + head) * K * V
+    GRADIENT: tl.constexpr = NOTHING if saved is None else (LEAVE if ROLES == VALUES else END)
+    if ROLES == VALUES:
+        i_block, is_key = tl.program_id(0), False  # and leaves its states, if wanted
+    elif ROLES == KEYS:
+        i_block, is_key = tl.program_id(0), True
+    else:
+        i_block, is_key = tl.program_id(0) % BLOCKS_K, tl.program_id(0) < BLOCKS_K
     if KIND == CHANNEL:
         total += place * K
     elif KIND != NONE:
         decay += first_row(decay_strides, batch, start, head)
-    if FIRST_ROLE < BLOCKS_K and (ONLY_KEYS or role < BLOCKS_K):
-        if along is not None:
-            along += place * K if KIND == CHANNEL else (role * tokens + batch * T + start).to(tl.int64) * H + head
-        if saved is not None:
-            saved += (slot(sequence, start, T, TIME * EVERY, VARLEN) * H + head) * K * V
-        key_role(
-            q, k, v, do, decay, total, d_final, dk, along, saved,
-            batch, start, length, head, role * BLOCK, states, scale, H, decay_strides[1],
-            q_strides, k_strides, v_strides, do_strides, dk_strides,
-            K, V, GROUP, TIME, BLOCK, FULL_V, EVERY, KIND, PRECISE,
-        )  # fmt: skip
-    else:
-        value_role(
-            q, k, do, decay, scores, total, d_final, dv, d_initial,
-            batch, start, length, head, (role - BLOCKS_K) * BLOCK, states, scale, H, decay_strides[1],
-            q_strides, k_strides, do_strides, dv_strides, scores_strides,
-            K, V, GROUP, TIME, BLOCK, FULL_K, KIND, PRECISE,
-        )  # fmt: skip
+    if along is not None:
+        along += (i_block * PARTS * tokens + batch * T + start).to(tl.int64) * H + head
+    if fresh is not None:
+        afresh = slot(sequence, start, T, TIME * EVERY, VARLEN)
+        fresh += place * K if KIND == CHANNEL else (i_block * PARTS * places + afresh) * H + head
+    if saved is not None:
+        saved += (slot(sequence, start, T, TIME * EVERY, VARLEN) * H + head) * K * V
+    key_or_value_role(
+        q, k, v, do, decay, scores, total, d_final, dk, dv, along, tokens * H, fresh, places * H, saved, d_initial,
+        batch, start, length, head, i_block * BLOCK, states, scale, H, decay_strides[1], is_key,
+        q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, scores_strides,
+        K, V if ROLES == VALUES else K, K if ROLES == VALUES else V, GROUP, TIME, STAGES, BLOCK,
+        FULL_K if ROLES == VALUES else FULL_V, EVERY, KIND, PRECISE, ROLES == KEYS,
+        GRADIENT,
+    )  # fmt: skip

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,30 +14,12 @@ from torch import Tensor
 from .channel_gradients import channel_gradients
 from .channel_scores import channel_scores
 from .launch import Inputs, ceil_div, empty_rows, padded, strides
+from .places import places
 from .scans import Weighted, run_backward, run_forward
 
 # Largest |log2| of a centred weight (chunk_tiles.py): 2^60 both ways leaves bfloat16 and float32 room for any q and k
 # that are not themselves near overflow, float16 has room for little.
 LIMITS = {torch.bfloat16: 60.0, torch.float32: 60.0, torch.float16: 4.0}
-
-
-@dataclass(frozen=True)
-class Places:
-    """The chunks of a call, one place each (`tiles.slot`)."""
-
-    count: int
-    sequence_of: Tensor | None
-    """Packed sequences: which sequence a place belongs to, int32 [count]."""
-
-
-def places(x: Inputs) -> Places:
-    count, time = x.places(x.tiling.time), x.tiling.time
-    if x.cu_seqlens is None:
-        return Places(count, None)
-    device = x.v.device
-    first = x.cu_seqlens[:-1] // time + torch.arange(x.sequences, device=device, dtype=torch.int32)
-    every = torch.arange(count, device=device, dtype=torch.int32)
-    return Places(count, (torch.searchsorted(first, every, right=True) - 1).int())
 
 
 def constants(x: Inputs, *, exact: bool) -> dict[str, Any]:
@@ -75,7 +57,7 @@ def weigh(x: Inputs) -> Weighted:
     """Scores, and queries and keys weighted for the states."""
     assert x.decay is not None
     T, H = x.sizes[1:3]
-    at, w = places(x), empty_weighted(x)
+    at, w = places(x, x.tiling.time), empty_weighted(x)
     for exact in (False, True):
         channel_scores[(at.count, H)](
             x.q, x.k, x.decay, x.bonus, w.scores, w.q, w.k, w.total, w.lean, at.sequence_of, x.cu_seqlens, T, H,
@@ -95,7 +77,7 @@ def run_channel_backward(
     x: Inputs, initial: Tensor | None, do: Tensor, d_final: Tensor | None, weighted: Weighted
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of q and k (per head of v: [B, T, H, K]), v, the decay, the bonus and the initial state."""
-    x, at = contiguous_bonus(x), places(x)
+    x, at = contiguous_bonus(x), places(x, x.tiling.time)
     assert x.decay is not None
     T, H, V = x.sizes[1], x.sizes[2], x.sizes[4]
     dq, dk, dv, crossing, d_initial = run_backward(x, initial, do, d_final, True, weighted)

@@ -18,13 +18,13 @@ from .chunk_tiles import (
     centre,
     centred_exponents,
     centred_pairs,
-    chunk,
     level_masks,
     load_decay,
     state_weights,
     sums,
     tile,
 )
+from .places import tokens_of
 from .tiles import LOG2E, dot, power
 
 
@@ -70,7 +70,7 @@ def channel_gradients(
     """
     first_k, place, head = tl.program_id(0) * BLOCK, tl.program_id(1), tl.program_id(2)
     STRICT: tl.constexpr = bonus is not None
-    batch, start, length = chunk(place, sequence_of, cu_seqlens, T, TIME, VARLEN)
+    batch, start, length = tokens_of(place, sequence_of, cu_seqlens, T, TIME, VARLEN)
     i, o_k = tl.arange(0, TIME), first_k + tl.arange(0, BLOCK)
     channels = (place.to(tl.int64) * H + head) * K + o_k
     if length <= 0:

@@ -16,13 +16,13 @@ from .chunk_tiles import (
     centre,
     centred_exponents,
     centred_pairs,
-    chunk,
     level_masks,
     load_decay,
     state_weights,
     sums,
     tile,
 )
+from .places import tokens_of
 from .tiles import LOG2E, dot, power
 
 
@@ -39,7 +39,7 @@ def channel_scores(
     """
     place, head = tl.program_id(0), tl.program_id(1)
     STRICT: tl.constexpr = bonus is not None
-    batch, start, length = chunk(place, sequence_of, cu_seqlens, T, TIME, VARLEN)
+    batch, start, length = tokens_of(place, sequence_of, cu_seqlens, T, TIME, VARLEN)
     if length <= 0:
         return
     lean += place.to(tl.int64) * H + head

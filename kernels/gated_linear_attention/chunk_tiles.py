@@ -1,4 +1,4 @@
-"""What the two chunk-parallel kernels of a decay per channel share: where a chunk lies, its rows, sums of its decays.
+"""What the two chunk-parallel kernels of a decay per channel share: a chunk's rows, and sums of its decays.
 
 **Scores without overflow.** With a decay per channel, q_i . k_j 2^(c_i - c_j) has no common factor to take out, and
 2^(-c_j) alone overflows. Two ways of weighting q and k, one matrix product each, together cover all pairs i > j:
@@ -20,24 +20,6 @@ import triton
 import triton.language as tl
 
 from .tiles import FASTEST, LOG2E, dot, first_row, power
-
-
-@triton.jit
-def chunk(place, sequence_of, cu_seqlens, T, TIME: tl.constexpr, VARLEN: tl.constexpr):
-    """Where the chunk of a place lies: (batch, its first token, tokens from there to its sequence's end)."""
-    if VARLEN:
-        sequence = tl.load(sequence_of + place)
-        start = tl.load(cu_seqlens + sequence)
-        length = tl.load(cu_seqlens + sequence + 1) - start
-        first = (place - (start // TIME + sequence)) * TIME
-        batch = place * 0
-    else:
-        chunks = tl.cdiv(T, TIME)
-        batch = place // chunks
-        first = (place % chunks) * TIME
-        start = place * 0
-        length = T + start
-    return batch, start + first, length - first
 
 
 @triton.jit

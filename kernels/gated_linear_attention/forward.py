@@ -6,8 +6,9 @@
 import triton
 import triton.language as tl
 
+from .places import slot
 from .scan import NOTHING, scan
-from .tiles import CHANNEL, NONE, first_row, rows, segment, slot
+from .tiles import CHANNEL, NONE, first_row, rows, segment
 
 
 @triton.jit(do_not_specialize=["T", "segment_length", "segments"])
@@ -16,7 +17,7 @@ def forward_scan(
     scale, T, segment_length, segments, H,
     q_strides, k_strides, v_strides, o_strides, decay_strides, scores_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
-    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
+    TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of V, segments * H). initial, final: [segments, H, K, V] or None."""
@@ -42,8 +43,8 @@ def forward_scan(
         state = tl.zeros([BLOCK, FULL_K], tl.float32)
     state = scan(
         q_rows, k_rows, v_rows, o_rows, state, first_v, length, scale,
-        decay, decay_strides[1], total, score_rows, H, None, None, None, o_v, o_k, 0, 0,
-        K, V, K, TIME, 1, KIND, PRECISE, False, False, NOTHING,
+        decay, decay_strides[1], total, score_rows, H, None, None, 0, None, 0, None, o_v, o_k, 0, 0, False,
+        K, V, K, TIME, STAGES, 1, KIND, PRECISE, False, False, NOTHING,
     )  # fmt: skip
     if final is not None:
         tl.store(final + place, state, mask=inside)

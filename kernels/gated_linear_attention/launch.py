@@ -31,7 +31,7 @@ class Tiling:
     time: int
     """Tokens of a chunk."""
     block: int
-    """Columns of the state that one program holds."""
+    """Columns of the state, or rows of it, that one program holds."""
     warps: int
     stages: int
     """Chunks in flight: loaded while another is computed."""
@@ -83,7 +83,7 @@ class Inputs:
         return tiling(self.v.dtype, self.q.shape[3], self.v.shape[3])
 
     def places(self, every: int) -> int:
-        """Entries of an array with one for every `every` tokens of a sequence (`tiles.slot` says which is whose)."""
+        """Entries of an array with one for every `every` tokens of a sequence (`places.slot` says which is whose)."""
         B, T = self.v.shape[:2]
         return B * -(-T // every) if self.cu_seqlens is None else T // every + self.sequences
 
@@ -102,8 +102,9 @@ class Inputs:
             "KIND": KINDS[self.kind],
             "PRECISE": self.v.dtype == torch.float32,
             "VARLEN": self.cu_seqlens is not None,
+            "BLOCK": self.tiling.block,
             "num_warps": self.tiling.warps,
-            "num_stages": self.tiling.stages,
+            "STAGES": self.tiling.stages,
         }
 
 

@@ -19,14 +19,15 @@ A program holds a block of the state's rows, so that its columns of out are whol
 out comes as [BLOCK, TIME], so that the state and the values enter the matrix units from registers and only the chunk's
 weights between tokens go through shared memory.
 
-**The decay's gradient.** The decay at t scales whatever passes from before t to t or later. Inside a chunk that is
+**The decay's gradient.** The decay at t scales whatever passes from before t to t or later, which is what leaves the
+chunk, less what set out later, plus what arrived from before:
 
-    P + sum_{j < t} k_j . dk_j + sum_{i >= t} q_i . dq_i + sum_{i >= t > j} M_ij         P = 2^C <S, dS>
+    E + sum over i >= t of (q_i . dq_i - k_i . dk_i)         E = 2^C <S, dS> + sum of the k_i . dk_i through dS
 
-with dq and dk only what comes through the states, and M the scores times their gradients. From chunk to chunk P
-follows from P + sum q . dq before a chunk = P + sum k . dk after the one before it; but rounding accumulates in that
-difference, so that P starts afresh from <S, dS> at every EVERY-th chunk. The scan of dq leaves S and q . dq behind,
-that of dk ends it.
+with S before the chunk and dS after it. What passes inside the chunk cancels in the sum, as both scans round the same
+weights; and E takes its k . dk from the scan that they are subtracted in. From chunk to chunk E could follow by adding
+the differences up, but rounding accumulates there: it is computed afresh at every EVERY-th chunk. The scan of dq leaves
+S and q . dq behind, that of dk leaves E and k . dk, and `decay_gradient` adds them up.
 """
 
 import triton
@@ -36,22 +37,28 @@ from .tiles import CHANNEL, NONE, dot, power, scalar_decay
 
 # What a scan does for the decay's gradient.
 NOTHING, LEAVE, END = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# Parts that sums over a state's rows are left in, so that no warp waits for another; `decay_gradient` adds them up.
+PARTS = tl.constexpr(4)
 
 
 @triton.jit
 def scan(
     query, key, value, out, state, first_row, length, scale,
     decay, decay_stride, total, scores, H,
-    companion, along, saved, o_row, o_column, row_stride, column_stride,
-    K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TIME: tl.constexpr, EVERY: tl.constexpr,
-    KIND: tl.constexpr, PRECISE: tl.constexpr, BACKWARD: tl.constexpr, BY_ROW: tl.constexpr, GRADIENT: tl.constexpr,
+    companion, along, part_stride, fresh, fresh_stride, saved, o_row, o_column, row_stride, column_stride,
+    takes_part,
+    K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TIME: tl.constexpr, STAGES: tl.constexpr,
+    EVERY: tl.constexpr, KIND: tl.constexpr, PRECISE: tl.constexpr,
+    BACKWARD: tl.constexpr, BY_ROW: tl.constexpr, GRADIENT: tl.constexpr,
 ):  # fmt: skip
     """Run over a segment of `length` tokens; returns the state it ends with.
 
     query, key, value, out, scores, companion: tiles of a head's rows (`tiles.rows`); scores None without a part inside
     chunks. state: [block of ROWS from first_row on, COLUMNS]. BY_ROW: the state's rows, not its columns, are the keys'
     channels. total: [chunks, H, K], for a decay per channel. For the decay's gradient: companion, what goes along with
-    out (q with dq, k with dk); along [length, H]; saved: states, [chunks / EVERY, H, ...] with the strides given.
+    out (q with dq, k with dk), and along [length, H], their products, part_stride from part to part; fresh: E or, for a
+    decay per channel, sum_v S dS [chunks, H, K]; saved: states, [chunks / EVERY, H, ...] with the strides given.
+    takes_part: whether this program does any of it.
     """
     i = tl.arange(0, TIME)
     if BACKWARD:
@@ -59,30 +66,32 @@ def scan(
     else:
         reaches = i[:, None] <= i[None, :]
     inside = (o_row[:, None] < ROWS) & (o_column[None, :] < COLUMNS)
-    after = tl.full((), 0.0, tl.float32)
+    part = tl.arange(0, PARTS)
+    ROWS_HELD: tl.constexpr = state.shape[0]
     chunks = tl.cdiv(length, TIME)
-    for step in range(chunks):
+    for step in tl.range(chunks, num_stages=STAGES):
         i_chunk = chunks - 1 - step if BACKWARD else step
         first = i_chunk * TIME
-        b_query = query.load([first, 0])
         b_key = key.load([first, 0])
         b_value = value.load([first, first_row])
         dtype = b_value.dtype
-        out_t = dot(state.to(dtype), tl.trans(b_query)) * scale
-        crossing = tl.full((), 0.0, tl.float32)
-        if GRADIENT != NOTHING and ((i_chunk + 1) % EVERY == 0 or first + TIME >= length):
+        starts_afresh = (i_chunk + 1) % EVERY == 0 or first + TIME >= length
+        crossing = tl.zeros([ROWS_HELD], tl.float32)
+        if GRADIENT != NOTHING:
             here = saved + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS * COLUMNS
             here += o_row[:, None] * row_stride + o_column[None, :] * column_stride
-            if GRADIENT == LEAVE:
-                tl.store(here, state.to(dtype), mask=inside)
-            else:
-                product = tl.load(here, mask=inside, other=0.0).to(tl.float32) * state
-                if KIND == CHANNEL:
-                    channels = along + tl.cast(i_chunk, tl.int64) * H * K + o_row
-                    tl.store(channels, tl.sum(product, 1) * scale, mask=o_row < K)
+            if starts_afresh and takes_part:
+                if GRADIENT == LEAVE:
+                    tl.store(here, state.to(dtype), mask=inside)
                 else:
-                    crossing = tl.sum(product) * scale
+                    crossing = tl.sum(tl.load(here, mask=inside, other=0.0).to(tl.float32) * state, 1) * scale
+        if out is not None:
+            b_query = query.load([first, 0])
+            out_t = dot(state.to(dtype), tl.trans(b_query)) * scale
         if KIND == CHANNEL:
+            if GRADIENT == END:
+                channels = fresh + tl.cast(i_chunk, tl.int64) * H * K + o_row
+                tl.store(channels, crossing, mask=o_row < K)
             if scores is not None:
                 b_scores = scores.load([first, 0])
                 out_t += dot(tl.trans(b_value), b_scores if BACKWARD else tl.trans(b_scores)) * scale
@@ -91,35 +100,33 @@ def scan(
             state *= keep[:, None] if BY_ROW else keep[None, :]
             state = dot(tl.trans(b_value), b_key, state)
         else:
-            weights = dot(b_key, tl.trans(b_query))
+            if out is not None:
+                weights = dot(b_key, tl.trans(b_query))
             value_t = tl.trans(b_value)
-            if KIND == NONE:
-                weights = tl.where(reaches, weights * scale, 0.0)
-            else:
+            if KIND != NONE:
                 c, all_c = scalar_decay(decay, decay_stride, first, length, TIME, KIND, PRECISE)
                 to_query, from_value = (all_c - c, c) if BACKWARD else (c, all_c - c)
-                between = power(to_query[None, :] - to_query[:, None])
-                weights = tl.where(reaches, weights * (between * scale), 0.0)
-                out_t *= power(to_query)[None, :]
+                if out is not None:
+                    weights *= power(to_query[None, :] - to_query[:, None])
+                    out_t *= power(to_query)[None, :]
                 value_t = (value_t.to(tl.float32) * power(from_value)[None, :]).to(dtype)
                 state *= power(all_c)
-            if GRADIENT != NOTHING:
-                b_companion = companion.load([first, first_row])
-                through_states = tl.sum(tl.trans(b_companion).to(tl.float32) * out_t, 0)
-                here = along + tl.cast(first + i, tl.int64) * H
-                if GRADIENT == LEAVE:
-                    tl.store(here, through_states, mask=first + i < length)
-                else:
-                    both = tl.where(i[:, None] > i[None, :], dot(b_value, tl.trans(b_companion)) * weights, 0.0)
-                    from_q = tl.load(here, mask=first + i < length, other=0.0)
-                    afresh = (step == 0) | ((i_chunk + 1) % EVERY == 0)
-                    crossing = tl.where(afresh, crossing * power(all_c), after - tl.sum(through_states, 0))
-                    after = crossing + tl.sum(from_q, 0)
-                    from_q += tl.sum(both, 1) - tl.sum(both, 0)
-                    before_t = tl.cumsum(through_states, 0) - through_states
-                    from_t = tl.sum(from_q, 0) - tl.cumsum(from_q, 0) + from_q
-                    tl.store(here, crossing + before_t + from_t, mask=first + i < length)
+            if GRADIENT == END:
+                b_companion = tl.trans(companion.load([first, first_row])).to(tl.float32)
+            if GRADIENT == END and starts_afresh and takes_part:
+                by_row = crossing * power(all_c) + tl.sum(b_companion * out_t, 1)
+                by_part = tl.sum(tl.reshape(by_row, [PARTS, ROWS_HELD // PARTS]), 1)
+                tl.store(fresh + (i_chunk // EVERY) * H + part * fresh_stride, by_part)
             state = dot(value_t, b_key, state)
-            out_t = dot(tl.trans(b_value), weights.to(dtype), out_t)
-        out.store([first, first_row], tl.trans(out_t).to(dtype))
+            if out is not None:
+                weights = tl.where(reaches, weights * scale, 0.0).to(dtype)
+                out_t = dot(tl.trans(b_value), weights, out_t)
+            if GRADIENT == LEAVE and companion is not None:
+                b_companion = tl.trans(companion.load([first, first_row])).to(tl.float32)
+            if GRADIENT != NOTHING and companion is not None:
+                products = along + tl.cast(first + i, tl.int64)[None, :] * H + part[:, None] * part_stride
+                by_part = tl.sum(tl.reshape(b_companion * out_t, [PARTS, ROWS_HELD // PARTS, TIME]), 1)
+                tl.store(products, by_part, mask=(first + i < length)[None, :] & takes_part)
+        if out is not None:
+            out.store([first, first_row], tl.trans(out_t).to(dtype))
     return state

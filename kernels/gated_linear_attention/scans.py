@@ -11,9 +11,15 @@ import torch
 from torch import Tensor
 
 from ..interpreter import correct_bfloat16
+from .backward import EITHER as _EITHER
+from .backward import KEYS as _KEYS
+from .backward import VALUES as _VALUES
 from .backward import key_value_scan, query_scan
+from .decay_gradient import decay_gradient
 from .forward import forward_scan
 from .launch import Inputs, ceil_div, empty_rows, padded, provide_descriptor_memory, strides
+from .places import places
+from .scan import PARTS as _PARTS
 from .split import initial_states, segments
 
 correct_bfloat16()
@@ -21,6 +27,8 @@ correct_bfloat16()
 # Chunks between two saved states, from which a decay's gradient starts afresh (scan.py): 2 keep a decay per
 # token within 0.5% in bfloat16 for half the memory; the other kinds need each.
 EVERY = {"head": 1, "token": 2, "channel": 1, "none": 1}
+PARTS, KEYS, VALUES, EITHER = (constant.value for constant in (_PARTS, _KEYS, _VALUES, _EITHER))
+HEADS = 8  # that a program of `decay_gradient` takes: a row of memory each 32 bytes
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def run_forward(
         q, k, x.v, scalar_decay(x), scores, total, initial, o, final if count == 1 else None, x.cu_seqlens,
         x.scale, T, length, count, H,
         strides(q), strides(k), strides(x.v), strides(o), x.decay_strides(), scores_strides(scores),
-        GROUP=group, BLOCK=x.tiling.block, FULL_K=padded(K), **x.constants(),
+        GROUP=group, FULL_K=padded(K), **x.constants(),
     )  # fmt: skip
     return o, final
 
@@ -77,47 +85,61 @@ def run_backward(
     """
     provide_descriptor_memory(x.v.device)
     B, T, H, K, V = x.sizes
-    block, blocks = x.tiling.block, ceil_div(K, x.tiling.block)
+    blocks = ceil_div(K, x.tiling.block)
     dq, dk = (empty_rows((B, T, H, K), x.q.dtype, x.q.device) for _ in range(2))
     dv = empty_rows(x.v.shape, x.v.dtype, x.v.device)
     d_initial = torch.empty_like(initial) if initial is not None else None
     q, k, scores, total, group = operands(x, weighted)
-    along = saved = None
+    along_q = along_k = fresh = saved = None
     every = EVERY[x.kind]
     if want_decay:
-        shape = (blocks, B, T, H) if weighted is None else weighted.total.shape
-        along = x.v.new_empty(shape, dtype=torch.float32)
         saved = x.v.new_empty((x.places(x.tiling.time * every), H, K, V))
+        if weighted is None:
+            along_q, along_k = (x.v.new_empty((blocks * PARTS, B * T, H), dtype=torch.float32) for _ in range(2))
+            fresh = x.v.new_empty((blocks * PARTS, saved.shape[0], H), dtype=torch.float32)
+        else:
+            fresh = torch.empty_like(weighted.total)
     common = (x.scale, T, T, 1, H, B * T)
     query_scan[(blocks, x.sequences * H)](
-        q, k, x.v, do, scalar_decay(x), total, initial, dq, along if weighted is None else None, saved, x.cu_seqlens,
+        q, k, x.v, do, scalar_decay(x), total, initial, dq, along_q, saved, x.cu_seqlens,
         *common, strides(q), strides(k), strides(x.v), strides(do), strides(dq), x.decay_strides(),
-        GROUP=group, BLOCK=block, FULL_V=padded(V), EVERY=every, **x.constants(),
+        GROUP=group, FULL_V=padded(V), EVERY=every, **x.constants(),
     )  # fmt: skip
-    for roles, options in launches(blocks, ceil_div(V, block), merged=saved is not None):
-        key_value_scan[(roles, x.sequences * H)](
-            q, k, x.v, do, scalar_decay(x), scores, total, d_final, dk, dv, along, saved, d_initial, x.cu_seqlens,
-            *common, strides(q), strides(k), strides(x.v), strides(do), strides(dk), strides(dv), x.decay_strides(),
+    for programs, roles in launches(x):
+        key_value_scan[(programs, x.sequences * H)](
+            q, k, x.v, do, scalar_decay(x), scores, total, d_final, dk, dv, along_k, fresh,
+            None if roles == VALUES else saved, d_initial, x.cu_seqlens,
+            *common, 0 if saved is None else saved.shape[0],
+            strides(q), strides(k), strides(x.v), strides(do), strides(dk), strides(dv), x.decay_strides(),
             scores_strides(scores),
-            GROUP=group, BLOCK=block, FULL_K=padded(K), FULL_V=padded(V), EVERY=every,
-            **x.constants(), **options,
+            GROUP=group, FULL_K=padded(K), FULL_V=padded(V), EVERY=every, ROLES=roles, **x.constants(),
         )  # fmt: skip
-    if along is not None and weighted is None:
-        along = along.sum(0) if blocks > 1 else along[0]
-    return dq, dk, dv, along, d_initial
+    d_decay = fresh
+    if along_q is not None and along_k is not None and fresh is not None:
+        d_decay = add_up(x, along_q, along_k, fresh)
+    return dq, dk, dv, d_decay, d_initial
 
 
-def launches(blocks_k: int, blocks_v: int, *, merged: bool) -> list[tuple[int, dict[str, int | bool]]]:
-    """Programs a head and options of each launch of `key_value_scan`.
+def add_up(x: Inputs, along_q: Tensor, along_k: Tensor, fresh: Tensor) -> Tensor:
+    """The decay's gradient at every token [B, T, H] from the parts that the scans left (`decay_gradient`)."""
+    B, T, H = x.v.shape[:3]
+    span = x.tiling.time * EVERY[x.kind]
+    at = places(x, span)
+    d_decay = x.v.new_empty((B, T, H), dtype=torch.float32)
+    decay_gradient[(at.count, ceil_div(H, HEADS))](
+        along_q, along_k, fresh, d_decay, at.sequence_of, x.cu_seqlens, T, H, B * T, at.count,
+        PARTS=along_q.shape[0], SPAN=span, HEADS=HEADS, VARLEN=x.cu_seqlens is not None, num_warps=4,
+    )  # fmt: skip
+    return d_decay
 
-    Merged, both roles find q, k, v and do in the L2 cache. Where no decay needs a gradient the compiler keeps the
-    tiles of both roles in shared memory at once, and half as many programs fit a multiprocessor: there each role is
-    launched alone.
-    """
-    if not merged:
-        keys, values = {"FIRST_ROLE": 0, "ONLY_KEYS": True}, {"FIRST_ROLE": blocks_k, "ONLY_KEYS": False}
-        return [(blocks_k, keys), (blocks_v, values)]
-    return [(blocks_k + blocks_v, {"FIRST_ROLE": 0, "ONLY_KEYS": False})]
+
+def launches(x: Inputs) -> list[tuple[int, int]]:
+    """Programs a head and roles of each launch of `key_value_scan`."""
+    *_, K, V = x.sizes
+    blocks_k, blocks_v = ceil_div(K, x.tiling.block), ceil_div(V, x.tiling.block)
+    if x.kind != "channel" and K == V:
+        return [(blocks_k + blocks_v, EITHER)]
+    return [(blocks_k, KEYS), (blocks_v, VALUES)]
 
 
 def operands(x: Inputs, weighted: Weighted | None) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, int]:

@@ -17,7 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import Inputs, ceil_div, padded, provide_descriptor_memory, strides
-from .tiles import CHANNEL, NONE, dot, first_row, power, rows, scalar_decay, segment, slot
+from .places import slot
+from .tiles import CHANNEL, NONE, dot, first_row, power, rows, scalar_decay, segment
 
 PROGRAMS_PER_MULTIPROCESSOR = 2  # that many scans run on one at a time
 SHORTEST = 8  # chunks of a segment: with fewer, passing its state on costs more than it saves
@@ -61,7 +62,7 @@ def initial_states(
     block = x.tiling.block
     segment_states[(ceil_div(V, block), B * count * H)](
         k, x.v, None if x.kind == "channel" else x.decay, total, states, decays, T, length, count, H,
-        strides(k), strides(x.v), x.decay_strides(), GROUP=group, BLOCK=block, FULL_K=padded(K), **x.constants(),
+        strides(k), strides(x.v), x.decay_strides(), GROUP=group, FULL_K=padded(K), **x.constants(),
     )  # fmt: skip
     final = x.v.new_empty((B, H, K, V), dtype=torch.float32) if want_final else None
     carry_states[(ceil_div(K, CARRY), B * H)](
@@ -77,7 +78,7 @@ CARRY = 8  # rows of the state that a program of `carry_states` holds
 def segment_states(
     k, v, decay, total, states, decays, T, segment_length, segments, H, k_strides, v_strides, decay_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
-    TIME: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
+    TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of V, segments * H). states [segments, H, K, V] from zero, decays [segments, H, K] (log2)."""
@@ -93,7 +94,7 @@ def segment_states(
         decay += first_row(decay_strides, batch, start, head)
     state = tl.zeros([BLOCK, FULL_K], tl.float32)
     all_decay = tl.zeros([FULL_K], tl.float32)
-    for first in range(0, length, TIME):
+    for first in tl.range(0, length, TIME, num_stages=STAGES):
         b_k = k_rows.load([first, 0])
         value_t = tl.trans(v_rows.load([first, first_v]))
         if KIND == CHANNEL:

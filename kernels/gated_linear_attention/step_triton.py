@@ -9,10 +9,12 @@ with a bonus u                          o = scale q^T (S + Diag(u) k v^T)
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..flops import count_flops, dispatched
 from ..interpreter import correct_bfloat16
 from .arguments import Kind
 from .launch import ceil_div, padded
@@ -78,6 +80,14 @@ def gated_linear_attention_step_triton(
     normalize: bool,
 ) -> Tensor:
     """`gated_linear_attention_step` for arguments already checked; state fp32, contiguous, advanced in place."""
+    run = _step if dispatched(state) else _run
+    return run(q, k, v, state, decay, kind, bonus, scale, normalize)
+
+
+def _run(
+    q: Tensor, k: Tensor, v: Tensor, state: Tensor, decay: Tensor | None, kind: str, bonus: Tensor | None,
+    scale: float, normalize: bool,
+) -> Tensor:  # fmt: skip
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     B, Hk, K = q.shape
     H, V = v.shape[1:]
@@ -95,3 +105,17 @@ def gated_linear_attention_step_triton(
         NORMALIZE=normalize, num_warps=4,
     )  # fmt: skip
     return (o[..., :-1] / o[..., -1:]).to(v.dtype) if normalize else o
+
+
+_step = torch.library.custom_op("hybridlab::gated_linear_attention_step", _run, mutates_args=("state",))
+
+
+@_step.register_fake
+def _(q, k, v, state, decay, kind, bonus, scale, normalize):
+    return torch.empty(v.shape, dtype=v.dtype, device=v.device)
+
+
+@count_flops(_step)
+def _step_flops(q, k, v, state, *_):
+    B, H, K, columns = state
+    return 4 * B * H * K * columns

@@ -27,13 +27,18 @@ def first_row(strides, batch, start, head):
 
 
 @triton.jit
+def rows_at(x, stride, length, WIDTH: tl.constexpr, TIME: tl.constexpr, BLOCK: tl.constexpr):
+    """`rows` from x itself on."""
+    return tl.make_tensor_descriptor(x, shape=[length, WIDTH], strides=[stride, 1], block_shape=[TIME, BLOCK])
+
+
+@triton.jit
 def rows(x, strides, batch, start, head, length, WIDTH: tl.constexpr, TIME: tl.constexpr, BLOCK: tl.constexpr):
     """The rows [length, WIDTH] of one head of x [B, T, H, WIDTH] from token `start` on, as tiles [TIME, BLOCK].
 
     Loads past the end give 0, stores past the end are dropped.
     """
-    base = x + first_row(strides, batch, start, head)
-    return tl.make_tensor_descriptor(base, shape=[length, WIDTH], strides=[strides[1], 1], block_shape=[TIME, BLOCK])
+    return rows_at(x + first_row(strides, batch, start, head), strides[1], length, WIDTH, TIME, BLOCK)
 
 
 @triton.jit
@@ -50,19 +55,6 @@ def segment(i_segment, cu_seqlens, T, segment_length, segments, VARLEN: tl.const
         length = tl.minimum(segment_length, T - start)
         batch = sequence
     return batch, start, length, sequence
-
-
-@triton.jit
-def slot(sequence, start, T, EVERY: tl.constexpr, VARLEN: tl.constexpr):
-    """The first place of a segment in an array that holds one entry for every EVERY tokens of a sequence.
-
-    Packed sequences get floor(start / EVERY) + sequence: disjoint, as floor(a) + ceil(b) <= floor(a + b) + 1.
-    """
-    if VARLEN:
-        place = start // EVERY + sequence
-    else:
-        place = sequence * tl.cdiv(T, EVERY) + start // EVERY
-    return place.to(tl.int64)
 
 
 @triton.jit

@@ -11,9 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..flops import count_flops, dispatched
 from .arguments import Kind
 from .channel import empty_weighted, run_channel_backward, run_channel_forward
 from .chunked import gated_linear_attention_chunked
+from .groups import run_group_backward, taken
 from .launch import Inputs, aligned, empty_rows
 from .scans import Weighted, run_backward, run_forward
 
@@ -55,7 +57,7 @@ def gated_linear_attention_triton(
         initial_state = initial_state.float().contiguous()
     if cu_seqlens is not None:
         cu_seqlens = cu_seqlens.int()
-    run = _forward if torch.compiler.is_compiling() or type(v) is not Tensor else _Eager.apply
+    run = _forward if dispatched(v) else _Eager.apply
     o, state, *_ = run(q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_seqlens)
     if normalize:
         o = o[..., :-1] / o[..., -1:]
@@ -106,6 +108,12 @@ def _(q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_
     return o, state, w.q, w.k, w.scores, w.total, w.lean
 
 
+@count_flops(_forward)
+def _forward_flops(q, k, v, *_):
+    B, T, H, V = v
+    return 4 * B * T * H * q[-1] * V
+
+
 def _run_backward(
     do: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, kind: str,
     bonus: Tensor | None, scale: float, initial_state: Tensor | None, cu_seqlens: Tensor | None, want_decay: bool,
@@ -120,11 +128,13 @@ def _run_backward(
         dq, dk, dv, d_decay, d_bonus, d_initial = run_channel_backward(
             x, initial_state, do, d_final, Weighted(*weighted)
         )
+    elif taken(x, do):
+        dq, dk, dv, d_decay, d_initial = run_group_backward(x, initial_state, do, d_final, want_decay)
     else:
         dq, dk, dv, d_decay, d_initial = run_backward(x, initial_state, do, d_final, want_decay)
     if kind == "head" and d_decay is not None:
         d_decay = d_decay.sum((0, 1))
-    if x.group > 1:
+    if dq.shape != q.shape:
         dq, dk = (d.unflatten(2, (q.shape[2], x.group)).sum(3) for d in (dq, dk))
     if d_decay is not None and decay is not None:
         d_decay = d_decay.to(decay.dtype)
@@ -146,6 +156,11 @@ def _(do, d_final, q, k, v, decay, kind, bonus, scale, initial_state, cu_seqlens
     d_bonus = _contiguous_like(bonus) if bonus is not None else _or_empty(None, v)
     d_initial = _contiguous_like(initial_state) if initial_state is not None else _or_empty(None, v)
     return dq, dk, _like(v), d_decay, d_bonus, d_initial
+
+
+@count_flops(_backward)
+def _backward_flops(do, d_final, q, k, v, *_):
+    return 2 * _forward_flops(q, k, v)
 
 
 def _like(x: Tensor) -> Tensor:

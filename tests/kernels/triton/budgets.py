@@ -21,17 +21,19 @@ class Configuration:
     K: int = 128
     V: int = 128
     bonus: bool = False
+    group: int = 1
     slow: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.kind}{'+bonus' if self.bonus else ''} {str(self.dtype)[6:]} K{self.K} V{self.V}"
+        group = f" G{self.group}" if self.group > 1 else ""
+        return f"{self.kind}{'+bonus' if self.bonus else ''} {str(self.dtype)[6:]} K{self.K} V{self.V}{group}"
 
     def launches(self) -> dict[str, Launch]:
         """Each launch by the kernel's name and what tells two launches of it apart."""
         named = {}
-        for launch in launches_of(self.kind, self.dtype, self.K, self.V, bonus=self.bonus):
-            roles = "" if launch.arguments.get("FIRST_ROLE", 0) == 0 else " values"
+        for launch in launches_of(self.kind, self.dtype, self.K, self.V, bonus=self.bonus, group=self.group):
+            roles = {0: " keys", 1: " values"}.get(launch.arguments.get("ROLES", 2), "")
             exact = " exact" if launch.arguments.get("EXACT") else ""
             named[launch.kernel.__name__ + roles + exact] = launch
         return named
@@ -39,6 +41,8 @@ class Configuration:
 
 CONFIGURATIONS = (
     *(Configuration(kind) for kind in ("none", "head", "token", "channel")),
+    Configuration("token", V=64, group=16),
+    Configuration("token", V=64, slow=True),
     Configuration("channel", bonus=True, slow=True),
     *(Configuration(kind, K=64, V=64, slow=True) for kind in ("none", "head", "token", "channel")),
     *(Configuration(kind, K=256, V=256, slow=True) for kind in ("token", "channel")),

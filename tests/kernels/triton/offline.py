@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 import triton
-from hybridlab.kernels.gated_linear_attention import channel, scans, split
+from hybridlab.kernels.gated_linear_attention import channel, groups, scans, split
 from hybridlab.kernels.gated_linear_attention.launch import Inputs
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
@@ -35,9 +35,10 @@ POINTERS = {
     torch.int32: "*i32",
 }
 KERNELS = {
-    scans: ("forward_scan", "query_scan", "key_value_scan"),
+    scans: ("forward_scan", "query_scan", "key_value_scan", "decay_gradient"),
     channel: ("channel_scores", "channel_gradients"),
     split: ("segment_states", "carry_states"),
+    groups: ("chunk_states", "key_value_scan", "group_gradients"),
 }
 
 
@@ -94,7 +95,7 @@ def recorded() -> Iterator[list[Launch]]:
             p.stop()
 
 
-def launches_of(kind: str, dtype: torch.dtype, K: int, V: int, *, bonus: bool = False) -> list[Launch]:
+def launches_of(kind: str, dtype: torch.dtype, K: int, V: int, *, bonus: bool = False, group: int = 1) -> list[Launch]:
     """Every kernel of one forward and backward pass, without initial state."""
     B, T, H = 2, 4096, 16
 
@@ -105,12 +106,14 @@ def launches_of(kind: str, dtype: torch.dtype, K: int, V: int, *, bonus: bool = 
     if kind == "channel":
         decay = tensor(B, T, H, K)
     u = tensor(H, K, dtype=torch.float32) if bonus else None
-    q, k, v = tensor(B, T, H, K), tensor(B, T, H, K), tensor(B, T, H, V)
+    q, k, v = tensor(B, T, H // group, K), tensor(B, T, H // group, K), tensor(B, T, H, V)
     x = Inputs(q, k, v, decay, kind, u, 0.125, None)  # pyright: ignore[reportArgumentType]
     with recorded() as launches:
         if kind == "channel":
             weighted = channel.run_channel_forward(x, None, False)[2]
             channel.run_channel_backward(x, None, tensor(B, T, H, V), None, weighted)
+        elif group > 1:
+            groups.run_group_backward(x, None, tensor(B, T, H, V), None, kind == "token")
         else:
             scans.run_forward(x, None, False)
             scans.run_backward(x, None, tensor(B, T, H, V), None, kind == "token")

@@ -49,6 +49,15 @@ def test_heads_share_queries_and_keys(kind: str) -> None:
     check(Problem(kind=kind, T=40, H=4, Hk=2))
 
 
+@pytest.mark.parametrize("kind", ["none", "head", "token"])
+def test_heads_that_share_queries_and_keys_may_be_taken_together(kind: str) -> None:
+    check(Problem(kind=kind, T=130, H=4, Hk=2, V=16, dtype=torch.bfloat16, decay="slow"))
+
+
+def test_packed_sequences_of_heads_taken_together_stay_apart() -> None:
+    check(Problem(T=150, H=2, Hk=1, V=16, dtype=torch.bfloat16, cu_seqlens=(0, 1, 34, 98, 150)))
+
+
 @pytest.mark.parametrize("kind", ["token", "channel"])
 def test_float16_agrees(kind: str) -> None:
     check(Problem(kind=kind, dtype=torch.float16))

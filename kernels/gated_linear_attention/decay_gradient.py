@@ -1,0 +1,34 @@
+"""The gradient of a decay per token or head, from what the scans left behind: sums that `scan` explains."""
+
+# Triton's decorator hides its kernels' types.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
+import triton
+import triton.language as tl
+
+from .places import tokens_of
+
+
+@triton.jit(do_not_specialize=["T", "tokens", "places"])
+def decay_gradient(
+    along_q, along_k, fresh, d_decay, sequence_of, cu_seqlens, T, H, tokens, places,
+    PARTS: tl.constexpr, SPAN: tl.constexpr, HEADS: tl.constexpr, VARLEN: tl.constexpr,
+):  # fmt: skip
+    """Grid (places, blocks of HEADS heads): the sums of `scan` for the SPAN tokens of a place.
+
+    along_q, along_k: [PARTS, tokens, H], fresh: [PARTS, places, H], d_decay: [tokens, H], float32 and contiguous.
+    """
+    place = tl.program_id(0)
+    batch, first, length = tokens_of(place, sequence_of, cu_seqlens, T, SPAN, VARLEN)
+    i, head = tl.arange(0, SPAN), tl.program_id(1) * HEADS + tl.arange(0, HEADS)
+    at = (batch * T + first + i).to(tl.int64)[:, None] * H + head[None, :]
+    inside = (i < length)[:, None] & (head < H)[None, :]
+    difference = tl.zeros([SPAN, HEADS], tl.float32)
+    arrived = tl.zeros([HEADS], tl.float32)
+    for part in tl.static_range(PARTS):
+        rows = part * tokens.to(tl.int64) * H
+        difference += tl.load(along_q + rows + at, mask=inside, other=0.0)
+        difference -= tl.load(along_k + rows + at, mask=inside, other=0.0)
+        arrived += tl.load(fresh + (part * places + place).to(tl.int64) * H + head, mask=head < H, other=0.0)
+    later = tl.cumsum(difference, 0, reverse=True)
+    tl.store(d_decay + at, later + arrived[None, :], mask=inside)

@@ -1,0 +1,122 @@
+"""The backward pass where heads share q and k (Mamba-2's groups), as kernels.
+
+Gradients of q and k are sums over a group's heads. A scan for each head would write them per head only to be added up;
+here the scans leave their states, and one program a chunk and group then goes over the heads, with the group's q, k and
+their gradients at hand:
+
+    W_ij = do_i . v_j 2^(c_i - c_j)
+    dq_i = scale sum over heads of (2^c_i S do_i + sum over j <= i of W_ij k_j)
+    dk_j = scale sum over heads of (2^(C - c_j) dS v_j + sum over i >= j of W_ij q_i)
+
+with S before the chunk and dS after it. The decay's gradient is `scan`'s sum, complete for each chunk.
+"""
+
+# Triton's decorator hides its kernels' types.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
+import triton
+import triton.language as tl
+
+from .places import slot, tokens_of
+from .scan import LEAVE, scan
+from .tiles import NONE, dot, first_row, power, rows, rows_at, scalar_decay, segment
+
+
+@triton.jit(do_not_specialize=["T"])
+def chunk_states(
+    k, v, decay, initial, saved, cu_seqlens, T, H, k_strides, v_strides, decay_strides,
+    K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
+    TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
+):  # fmt: skip
+    """Grid (blocks of V, sequences * H). saved [places, H, V, K]: S^T before each chunk."""
+    first_v = tl.program_id(0) * BLOCK
+    i_sequence, head = tl.program_id(1) // H, tl.program_id(1) % H
+    batch, start, length, sequence = segment(i_sequence, cu_seqlens, T, T, 1, VARLEN)
+    k_rows = rows(k, k_strides, batch, start, head // GROUP, length, K, TIME, K)
+    v_rows = rows(v, v_strides, batch, start, head, length, V, TIME, BLOCK)
+    saved += (slot(sequence, start, T, TIME, VARLEN) * H + head) * K * V
+    if KIND != NONE:
+        decay += first_row(decay_strides, batch, start, head)
+    o_v, o_k = first_v + tl.arange(0, BLOCK), tl.arange(0, K)
+    if initial is not None:
+        state = tl.load(initial + (i_sequence.to(tl.int64) * H + head) * K * V + o_k[None, :] * V + o_v[:, None])
+    else:
+        state = tl.zeros([BLOCK, K], tl.float32)
+    scan(
+        None, k_rows, v_rows, None, state, first_v, length, 1.0, decay, decay_strides[1], None, None, H,
+        None, None, 0, None, 0, saved, o_v, o_k, K, 1, True,
+        K, V, K, TIME, STAGES, 1, KIND, PRECISE, False, False, LEAVE,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["T"])
+def group_gradients(
+    q, k, v, do, decay, states, d_states, dq, dk, d_decay, sequence_of, cu_seqlens, scale, T, H, count,
+    q_strides, k_strides, v_strides, do_strides, decay_strides, dq_strides,
+    K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr, TIME: tl.constexpr, STAGES: tl.constexpr,
+    KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
+):  # fmt: skip
+    """Grid (places, groups). states, d_states [places, H, V, K]: S^T before and dS^T after each chunk.
+
+    dq, dk: [B, T, groups, K]. d_decay: [B, T, H] float32, contiguous, or None. count: of places.
+    """
+    place, group = tl.program_id(0), tl.program_id(1)
+    batch, start, length = tokens_of(place, sequence_of, cu_seqlens, T, TIME, VARLEN)
+    if length <= 0:
+        return
+    i = tl.arange(0, TIME)
+    reaches = i[:, None] >= i[None, :]
+    b_q = rows(q, q_strides, batch, start, group, length, K, TIME, K).load([0, 0])
+    b_k = rows(k, k_strides, batch, start, group, length, K, TIME, K).load([0, 0])
+    # The group's heads lie side by side in a row, V columns each.
+    v += first_row(v_strides, batch, start, group * GROUP)
+    do += first_row(do_strides, batch, start, group * GROUP)
+    v_rows = rows_at(v, v_strides[1], length, GROUP * V, TIME, V)
+    do_rows = rows_at(do, do_strides[1], length, GROUP * V, TIME, V)
+    states_of = rows_at(states, K, count * H * V, K, V, K)
+    d_states_of = rows_at(d_states, K, count * H * V, K, V, K)
+    if KIND != NONE:
+        decay += first_row(decay_strides, batch, start, group * GROUP)
+    if d_decay is not None:
+        products = dot(b_q, tl.trans(b_k))
+        d_decay += (batch * T + start).to(tl.int64) * H + group * GROUP
+    b_dq = tl.zeros([TIME, K], tl.float32)
+    b_dk = tl.zeros([TIME, K], tl.float32)
+    all_weights = tl.zeros([TIME, TIME], tl.float32)
+    for i_head in tl.range(GROUP, num_stages=STAGES):
+        here = ((place * H + group * GROUP + i_head) * V).to(tl.int32)
+        b_state = states_of.load([here, 0])
+        b_d_state = d_states_of.load([here, 0])
+        b_v = v_rows.load([0, i_head * V])
+        b_do = do_rows.load([0, i_head * V])
+        if KIND != NONE:
+            of_head = decay + i_head * decay_strides[2]
+            c, all_c = scalar_decay(of_head, decay_strides[1], 0, length, TIME, KIND, PRECISE)
+        if d_decay is not None:
+            crossing = tl.sum(b_state.to(tl.float32) * b_d_state.to(tl.float32)) * power(all_c)
+        weights = dot(b_do, tl.trans(b_v))
+        if KIND != NONE:
+            weights *= power(c[:, None] - c[None, :])
+        weights = tl.where(reaches, weights, 0.0)
+        all_weights += weights
+        from_state = dot(b_do, b_state)
+        if KIND != NONE:
+            from_state *= power(c)[:, None]
+        b_dq += from_state
+        if d_decay is not None:
+            weights *= products
+            left = tl.sum(from_state * b_q, 1) + tl.sum(weights, 1) - tl.sum(weights, 0)
+        to_state = dot(b_v, b_d_state)
+        if KIND != NONE:
+            to_state *= power(all_c - c)[:, None]
+        b_dk += to_state
+        if d_decay is not None:
+            arrived = tl.sum(to_state * b_k, 1)
+            gradient = crossing + tl.sum(arrived, 0) + tl.cumsum(left - arrived, 0, reverse=True)
+            tl.store(d_decay + i.to(tl.int64) * H + i_head, gradient * scale, mask=i < length)
+    all_weights = all_weights.to(b_q.dtype)
+    b_dq = dot(all_weights, b_k, b_dq) * scale
+    b_dk = (b_dk + tl.trans(dot(tl.trans(b_q), all_weights))) * scale
+    rows(dq, dq_strides, batch, start, group, length, K, TIME, K).store([0, 0], b_dq.to(b_q.dtype))
+    rows(dk, dq_strides, batch, start, group, length, K, TIME, K).store([0, 0], b_dk.to(b_k.dtype))
