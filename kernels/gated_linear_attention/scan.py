@@ -37,8 +37,25 @@ from .tiles import CHANNEL, NONE, dot, power, scalar_decay
 
 # What a scan does for the decay's gradient.
 NOTHING, LEAVE, END = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# Decays of a chunk (log2) that are split into factors: 2^100 leaves float32 room for the weights beside it.
+FACTORS = tl.constexpr(-100.0)
 # Parts that sums over a state's rows are left in, so that no warp waits for another; `decay_gradient` adds them up.
 PARTS = tl.constexpr(4)
+
+
+@triton.jit
+def decay_between(c, all_c, PRECISE: tl.constexpr):
+    """2^(c_i - c_j), rows j and columns i; c lies between 0 and all_c.
+
+    A product of two factors where they cannot overflow: a power for each pair takes a tenth of a scan's time.
+    """
+    if PRECISE:
+        between = power(c[None, :] - c[:, None])
+    elif all_c > FACTORS:
+        between = power(c - 0.5 * all_c)[None, :] * power(0.5 * all_c - c)[:, None]
+    else:
+        between = power(c[None, :] - c[:, None])
+    return between
 
 
 @triton.jit
@@ -107,7 +124,7 @@ def scan(
                 c, all_c = scalar_decay(decay, decay_stride, first, length, TIME, KIND, PRECISE)
                 to_query, from_value = (all_c - c, c) if BACKWARD else (c, all_c - c)
                 if out is not None:
-                    weights *= power(to_query[None, :] - to_query[:, None])
+                    weights *= decay_between(to_query, all_c, PRECISE)
                     out_t *= power(to_query)[None, :]
                 value_t = (value_t.to(tl.float32) * power(from_value)[None, :]).to(dtype)
                 state *= power(all_c)

@@ -5,6 +5,9 @@ A *chunk* is the TIME consecutive tokens a program handles at once; a *segment* 
 registers.
 """
 
+# Triton's decorator hides its kernels' types.
+# pyright: reportArgumentType=false
+
 import triton
 import triton.language as tl
 
