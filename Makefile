@@ -6,7 +6,7 @@ SWEEP ?= quickstart
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-browser test-slow lint types format check dashboard clean
+.PHONY: help setup quickstart test test-browser test-slow test-gpu memcheck lint types format check dashboard clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ test-browser: setup  ## run the dashboard's tests in headless Chromium
 
 test-slow: setup  ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup  ## run every kernel's configurations on this machine's GPU against fp64, and print the worst errors
+	$(BIN)/python -m pytest -m gpu -n auto -rfx --tb=short tests/kernels/test_on_gpu.py
+
+memcheck: setup  ## run compute-sanitizer's memcheck over one small shape of each kernel on this machine's GPU
+	$(BIN)/python tests/kernels/memcheck.py
 
 lint: setup  ## check style
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ its states in the precision it computes in. `backend` ("auto", "torch", "triton"
 the Triton kernels.
 """
 
+from .backend import assuming_triton
 from .check import OPERATIONS, Check
 from .convolution import (
     long_convolution,
@@ -14,11 +15,13 @@ from .convolution import (
     short_convolution_step,
 )
 from .delta_rule import delta_rule, delta_rule_reference, delta_rule_step, dplr, dplr_reference, dplr_step
+from .flops import flops_of
 from .gated_linear_attention import (
     gated_linear_attention,
     gated_linear_attention_reference,
     gated_linear_attention_step,
 )
+from .loss import LOSS_LOGITS, UNLABELLED, linear_cross_entropy, linear_cross_entropy_reference
 from .normalization import (
     gated_rms_norm,
     gated_rms_norm_reference,
@@ -30,14 +33,18 @@ from .normalization import (
 from .selective_scan import selective_scan, selective_scan_reference, selective_scan_step
 
 __all__ = [
+    "LOSS_LOGITS",
     "OPERATIONS",
+    "UNLABELLED",
     "Check",
+    "assuming_triton",
     "delta_rule",
     "delta_rule_reference",
     "delta_rule_step",
     "dplr",
     "dplr_reference",
     "dplr_step",
+    "flops_of",
     "gated_linear_attention",
     "gated_linear_attention_reference",
     "gated_linear_attention_step",
@@ -45,6 +52,8 @@ __all__ = [
     "gated_rms_norm_reference",
     "l2_norm",
     "l2_norm_reference",
+    "linear_cross_entropy",
+    "linear_cross_entropy_reference",
     "long_convolution",
     "long_convolution_reference",
     "rms_norm",

@@ -5,6 +5,9 @@ The only place that decides it: every public operation that takes `backend` asks
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +15,18 @@ import torch
 from .hardware import triton_trusted
 
 Backend = Literal["auto", "torch", "triton"]
+_ASSUMED: ContextVar[bool] = ContextVar("assumed", default=False)
+
+
+@contextmanager
+def assuming_triton() -> Iterator[None]:
+    """Within it "auto" is what a trusted GPU would run, whatever this machine has: for tensors without memory, whose
+    operators are only watched."""
+    token = _ASSUMED.set(True)
+    try:
+        yield
+    finally:
+        _ASSUMED.reset(token)
 
 
 def resolve_backend(
@@ -28,5 +43,5 @@ def resolve_backend(
         raise ValueError(f"{operation} has no Triton kernels: use backend='torch' or 'auto'")
     if backend != "auto":
         return backend
-    trusted = has_triton and device.type == "cuda" and triton_trusted(device)
+    trusted = has_triton and (_ASSUMED.get() or (device.type == "cuda" and triton_trusted(device)))
     return "triton" if trusted else "torch"

@@ -17,6 +17,7 @@ from .convolution import (
 )
 from .delta_rule import delta_rule, delta_rule_reference, dplr, dplr_reference
 from .gated_linear_attention import gated_linear_attention, gated_linear_attention_reference
+from .loss import linear_cross_entropy, linear_cross_entropy_reference
 from .normalization import gated_rms_norm, gated_rms_norm_reference, l2_norm
 from .selective_scan import selective_scan, selective_scan_reference
 
@@ -161,6 +162,20 @@ def _gated_rms_norm() -> Check:
     return Check("gated RMS norm", inputs, run(gated_rms_norm), run(gated_rms_norm_reference))
 
 
+def _loss() -> Check:
+    def inputs(generator: torch.Generator) -> dict[str, Tensor]:
+        return {"hidden": torch.randn(60, 16, generator=generator), "weight": torch.randn(50, 16, generator=generator)}
+
+    def run(operation: Callable[..., Tensor]) -> Callable[..., tuple[Any, ...]]:
+        def call(hidden: Tensor, weight: Tensor) -> tuple[Any, ...]:
+            targets = torch.arange(60, device=hidden.device) * 7 % 50
+            return (operation(hidden, weight, targets, scale=0.5, cap=5.0)[None],)
+
+        return call
+
+    return Check("loss", inputs, run(linear_cross_entropy), run(linear_cross_entropy_reference))
+
+
 OPERATIONS: tuple[Check, ...] = (
     _gated_linear_attention("none"),
     _gated_linear_attention("head"),
@@ -175,5 +190,6 @@ OPERATIONS: tuple[Check, ...] = (
     _short_convolution(),
     _long_convolution(),
     _gated_rms_norm(),
+    _loss(),
 )
 """What `hybridlab doctor` checks; in fp32 an error above 1e-5 is a fault (1e-3 where matrix products are TF32)."""

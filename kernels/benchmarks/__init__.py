@@ -1,6 +1,6 @@
 """What the kernels reach on this GPU, beside the peers that are installed: `hybridlab bench kernels`."""
 
-from .cases import op_names
+from .rows import op_names
 from .run import run_benchmarks
 
 __all__ = ["op_names", "run_benchmarks"]

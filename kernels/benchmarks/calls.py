@@ -21,8 +21,10 @@ def scale_of(case: Case) -> float:
 
 
 def ours(case: Case, x: Inputs, backend: str = "triton") -> Tensor:
+    step = -x.decay if case.op == "mamba2" and x.decay is not None else None  # dt where A is -1, as the peer has it
     o, _ = gated_linear_attention(
         x.q, x.k, x.v, decay=x.decay, kind=case.kind, bonus=x.bonus, scale=scale_of(case), backend=backend,  # pyright: ignore
+        value_scale=step,
     )  # fmt: skip
     return o
 

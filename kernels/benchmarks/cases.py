@@ -109,8 +109,3 @@ CASES: tuple[Case, ...] = (
     ),
     *(Case("step", B=B, T=1, H=32, K=128, V=128, forward_only=True) for B in (1, 16, 64, 256)),
 )
-
-
-def op_names() -> list[str]:
-    """The operations that have rows, sorted."""
-    return sorted({case.op for case in CASES})

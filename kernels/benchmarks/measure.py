@@ -16,6 +16,16 @@ def milliseconds(call: Callable[[], object]) -> float:
     return float(do_bench(call, return_mode="median"))  # pyright: ignore[reportArgumentType]
 
 
+def graphed(call: Callable[[], object]) -> Callable[[], None]:
+    """The call as a CUDA graph to be replayed, so that the launch itself is not what is measured."""
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
 def peak_mib(call: Callable[[], object]) -> float:
     """Most memory allocated while a call runs, its inputs included."""
     torch.cuda.synchronize()

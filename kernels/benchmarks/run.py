@@ -7,138 +7,140 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..gated_linear_attention import gated_linear_attention_step
-from . import calls
-from .cases import CASES, Case, Inputs, bytes_moved, make_inputs
-from .measure import copy_bandwidth, machine, milliseconds, peak_mib, poison, relative_error
+from .measure import copy_bandwidth, graphed, machine, milliseconds, peak_mib, poison, relative_error
+from .row import Call, Inputs, Row
+from .rows import ROWS
 
 Report = Callable[[str], None]
 
 
 def run_benchmarks(
-    path: Path | None = None, *, ops: Iterable[str] | None = None, peers: bool = True, report: Report = print
+    path: Path | None = None,
+    *,
+    ops: Iterable[str] | None = None,
+    peers: bool = True,
+    rows: Iterable[Row] = ROWS,
+    report: Report = print,
 ) -> dict[str, Any]:
     """Measure every row (those of `ops`, if given), write them to `path` as JSON and return them.
 
-    Kernels are first compiled in parallel processes. Raises RuntimeError where there is no CUDA device.
+    Kernels are first compiled in parallel processes. A row that fails says so in its key "failed", and the others go
+    on. Raises RuntimeError where there is no CUDA device.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("the kernel benchmark needs a CUDA device")
-    cases = [case for case in CASES if ops is None or case.op in set(ops)]
+    wanted = None if ops is None else set(ops)
+    chosen = [row for row in rows if wanted is None or row.op in wanted]
     started = time.perf_counter()
-    compile_all(cases, peers=peers, report=report)
+    compile_all(chosen, peers=peers, report=report)
     report(f"compiled in {time.perf_counter() - started:.0f} s")
     bandwidth = copy_bandwidth("cuda")
     result: dict[str, Any] = {**machine(), "copy_bytes_per_second": bandwidth, "rows": []}
     report(f"{result['gpu']}, Triton {result['triton']}, copy {bandwidth / 1e12:.2f} TB/s")
-    for case in cases:
-        row = (measure_step if case.op == "step" else measure)(case, bandwidth, peers=peers)
-        result["rows"].append(row)
-        report(line(row))
+    for row in chosen:
+        try:
+            measured = measure(row, bandwidth, peers=peers)
+            report(line(measured))
+        except Exception as error:
+            measured = {"op": row.op, "shape": row.shape, "failed": f"{type(error).__name__}: {error}"[:500]}
+            report(f"{row.op} {row.shape} failed: {measured['failed']}")
+        result["rows"].append(measured)
+        torch.cuda.empty_cache()
         if path is not None:
             path.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
-def measure(case: Case, bandwidth: float, *, peers: bool) -> dict[str, Any]:
-    """One row of a whole sequence."""
-    error = errors(case)
-    x = make_inputs(case, "cuda")
-    mine = side(case, x, lambda x: calls.ours(case, x))
-    other = calls.peer(case) if peers else None
-    theirs = side(case, x, other[1]) if other else {}
-    longest = mine["forward_ms"] if case.forward_only else mine["forward_backward_ms"]
+def measure(row: Row, bandwidth: float, *, peers: bool) -> dict[str, Any]:
+    """One row's columns."""
+    error = errors(row)
+    x = row.inputs("cuda")
+    mine = side(row, x, row.ours)
+    name, theirs = peer_side(row, x, bandwidth) if peers else (None, {})
+    longest = mine["forward_backward_ms"] or mine["forward_ms"]
     assert longest is not None
-    floor = bytes_moved(case, backward=not case.forward_only) / bandwidth
+    floor = row.bytes_moved(backward=mine["forward_backward_ms"] is not None) / bandwidth
     return {
-        "op": case.op,
-        "shape": case.shape,
+        "op": row.op,
+        "shape": row.shape,
         "dtype": "bfloat16",
         **mine,
-        "peer": other[0] if other else None,
-        **{f"peer_{name}": theirs.get(name) for name in mine},
+        "peer": name,
+        **{f"peer_{column}": theirs.get(column) for column in mine},
         "floor_share": floor / (longest * 1e-3),
         "error": error,
     }
 
 
-def side(case: Case, x: Inputs, call: Callable[[Inputs], torch.Tensor]) -> dict[str, float | None]:
-    """Forward time (without gradients), forward and backward time, peak memory of the latter."""
+def peer_side(row: Row, x: Inputs, bandwidth: float) -> tuple[str | None, dict[str, Any]]:
+    """The peer's name and columns: measured now, or elsewhere and scaled by the copy bandwidth, or nothing."""
+    other = row.peer()
+    if other is not None:
+        return other[0], side(row, x, other[1])
+    recorded = row.recorded()
+    if recorded is None:
+        return None, {}
+    slower = recorded.bandwidth / bandwidth
+    return recorded.name, {n: value * slower if n.endswith("_ms") else value for n, value in recorded.columns.items()}
 
-    def forward() -> torch.Tensor:
+
+def side(row: Row, x: Inputs, call: Call) -> dict[str, float | None]:
+    """Forward time (without gradients), forward and backward time, peak memory of the longer of them.
+
+    Of a step the launch is captured in a graph, as decoding loops do, so that not the launch is what is measured.
+    """
+
+    def forward() -> Tensor:
         with torch.no_grad():
             return call(x)
 
-    def both() -> object:
-        return torch.autograd.grad(call(x), x.differentiable(), x.do)
-
-    if case.forward_only:
+    if row.is_step:
+        return {"forward_ms": milliseconds(graphed(forward)), "forward_backward_ms": None, "peak_mib": None}
+    if row.forward_only:
         return {"forward_ms": milliseconds(forward), "forward_backward_ms": None, "peak_mib": peak_mib(forward)}
+    leaves = [t for t in x.values() if t.requires_grad]
+    incoming = torch.randn_like(forward())
+
+    def both() -> object:
+        return torch.autograd.grad(call(x), leaves, incoming)
+
     return {"forward_ms": milliseconds(forward), "forward_backward_ms": milliseconds(both), "peak_mib": peak_mib(both)}
 
 
-def errors(case: Case) -> dict[str, float]:
-    """Errors of o and every gradient against fp64, at the row's widths and length but fewer sequences and heads."""
-    groups = case.groups
-    small = replace(case, B=1, T=min(case.T, 4096), H=2 if not groups else 2 * groups)
-    x = make_inputs(small, "cuda", seed=1)
-    reference, reference_gradients = calls.exact(small, x)
+def errors(row: Row) -> dict[str, float]:
+    """Relative errors against fp64 from the very inputs: of o and of every gradient, of a step's o and state."""
+    small = row.reduced()
+    x = small.inputs("cuda", seed=1)
+    double = {name: t.detach().double().requires_grad_(t.requires_grad) for name, t in x.items()}
+    exact = small.exact(double)
+    if row.is_step or row.forward_only:
+        with torch.no_grad():
+            poison("cuda")
+            o = small.ours(x)
+        worst = {"o": relative_error(o, exact)}
+        return worst | ({"state": relative_error(x["state"], double["state"])} if row.is_step else {})
+    incoming = torch.randn_like(exact).bfloat16()
+    names = [name for name, t in x.items() if t.requires_grad]
+    exact_gradients = torch.autograd.grad(exact, [double[name] for name in names], incoming.double())
     poison("cuda")
-    o = calls.ours(small, x)
-    if case.forward_only:
-        return {"o": relative_error(o, reference)}
-    gradients = torch.autograd.grad(o, x.differentiable(), x.do)
-    named = {"q": x.q, "k": x.k, "v": x.v, "decay": x.decay, "bonus": x.bonus}
-    names = [f"d{name}" for name, t in named.items() if t is not None and t.requires_grad]
-    pairs = zip(names, gradients, reference_gradients, strict=True)
-    return {"o": relative_error(o, reference), **{n: relative_error(a, b) for n, a, b in pairs}}
+    o = small.ours(x)
+    gradients = torch.autograd.grad(o, [x[name] for name in names], incoming.to(o.dtype))
+    pairs = zip(names, gradients, exact_gradients, strict=True)
+    return {"o": relative_error(o, exact), **{f"d{n}": relative_error(a, b) for n, a, b in pairs}}
 
 
-def measure_step(case: Case, bandwidth: float, *, peers: bool) -> dict[str, Any]:
-    """One row of one decoding step; the launch is captured in a graph on both sides, as decoding loops do."""
-    mine = milliseconds(graphed(calls.step(case, "cuda")))
-    other = calls.peer_step(case, "cuda") if peers else None
-    return {
-        "op": case.op,
-        "shape": case.shape,
-        "dtype": "bfloat16",
-        "forward_ms": mine,
-        "peer": other[0] if other else None,
-        "peer_forward_ms": milliseconds(graphed(other[1])) if other else None,
-        "floor_share": bytes_moved(case, backward=False) / bandwidth / (mine * 1e-3),
-        "error": step_error(case),
-    }
-
-
-def step_error(case: Case) -> dict[str, float]:
-    state, q, k, v, decay = calls.step_inputs(case, "cuda", 1)
-    exact_state = state.double()
-    exact = gated_linear_attention_step(q.double(), k.double(), v.double(), exact_state, decay=decay.double())
-    scale = calls.scale_of(case)
-    o = calls.gated_linear_attention_step_triton(q, k, v, state, decay, "token", None, scale, False)
-    return {"o": relative_error(o, exact), "state": relative_error(state, exact_state)}
-
-
-def graphed(call: Callable[[], object]) -> Callable[[], None]:
-    """The call as a CUDA graph to be replayed, so that the launch itself is not what is measured."""
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
-
-
-def compile_all(cases: list[Case], *, peers: bool, report: Report) -> None:
+def compile_all(rows: list[Row], *, peers: bool, report: Report) -> None:
     """Compile every kernel of every row once, each row in its own process, into Triton's cache."""
-    distinct = {(c.op, c.K, c.V, c.forward_only): c for c in cases}
-    jobs = [(c, which) for c in distinct.values() for which in ((False, True) if peers else (False,))]
+    distinct = {(type(row), row.kernels()): row for row in rows}
+    jobs = [(row, of_peer) for row in distinct.values() for of_peer in ((False, True) if peers else (False,))]
+    if not jobs:
+        return
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(len(jobs), max(1, (os.cpu_count() or 2) - 2))) as pool:
         for failure in pool.imap_unordered(_compile, jobs):
@@ -146,25 +148,22 @@ def compile_all(cases: list[Case], *, peers: bool, report: Report) -> None:
                 report(failure)
 
 
-def _compile(job: tuple[Case, bool]) -> str | None:
-    case, of_peer = job
+def _compile(job: tuple[Row, bool]) -> str | None:
+    row, of_peer = job
     try:
-        if case.op == "step":
-            call = calls.peer_step(case, "cuda") if of_peer else ("", calls.step(case, "cuda"))
-            if call is not None:
-                call[1]()
+        other = row.peer() if of_peer else ("", row.warm().ours)
+        if other is None:
             return None
-        small = case if of_peer else replace(case, B=1, T=192)
-        other = calls.peer(case) if of_peer else None
-        if other is None and of_peer:
-            return None
-        x = make_inputs(small, "cuda")
-        o = other[1](x) if other is not None else calls.ours(small, x)
-        if not case.forward_only:
-            torch.autograd.grad(o, x.differentiable(), x.do)
+        x = (row if of_peer else row.warm()).inputs("cuda")
+        o = other[1](x)
+        leaves = [t for t in x.values() if t.requires_grad]
+        if leaves and not (row.forward_only or row.is_step):
+            torch.autograd.grad(o, leaves, torch.ones_like(o))
         torch.cuda.synchronize()
     except Exception as error:  # the row itself will say what failed; this is only the warm-up
-        return f"compiling {case.op} {case.shape}{' (peer)' if of_peer else ''}: {type(error).__name__}: {error}"[:300]
+        return f"compiling {row.op} {row.shape}{' (peer)' if of_peer else ''}: {type(error).__name__}: {error}"[:300]
+    finally:
+        torch.cuda.empty_cache()  # the process stays, what it allocated need not
     return None
 
 

@@ -87,7 +87,7 @@ def forward_token(
     tl.store(y + t.to(tl.int64) * D + columns, out.to(y.dtype.element_ty), mask=inside & (t < T))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def forward_kernel(
     x, weight, bias, past, starts, sequences, y, x_strides, T, D, length,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, SILU: tl.constexpr, VARLEN: tl.constexpr,
@@ -196,14 +196,14 @@ def backward_tokens(
     return e, d, c, p1, p2, p3, g_w0, g_w1, g_w2, g_w3, g_b
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def backward_kernel(
     x, weight, bias, past, starts, sequences, dy, dx, parts, edge, x_strides, dy_strides, T, D, length,
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, SILU: tl.constexpr, VARLEN: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of D, runs of `length` tokens, B); `length` is a multiple of four.
 
-    dx: contiguous [B, T, D]. parts: [B * runs, WIDTH + 1, D], each program's sums for the weights by lag and the bias.
+    dx: contiguous [B, T, D]. parts: [B * runs, WIDTH + 1, D], each program's sums for the weights and the bias.
     edge: [N, W-1, D], with `past`: the gradient at each sequence's first W-1 tokens before the activation.
     """
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -237,13 +237,13 @@ def backward_kernel(
         w0, w1, w2, w3, b, past, edge, dx, starts, sequences, x_strides[1], dy_strides[1], first, last, T, D, batch,
         columns, inside, WIDTH, SILU, VARLEN, False)  # fmt: skip
     part = parts + (batch * tl.num_programs(1) + tl.program_id(1)).to(tl.int64) * (WIDTH + 1) * D + columns
-    tl.store(part, g_w0, mask=inside)
+    tl.store(part + (WIDTH - 1) * D, g_w0, mask=inside)
     if WIDTH > 1:
-        tl.store(part + D, g_w1, mask=inside)
+        tl.store(part + (WIDTH - 2) * D, g_w1, mask=inside)
     if WIDTH > 2:
-        tl.store(part + 2 * D, g_w2, mask=inside)
+        tl.store(part + (WIDTH - 3) * D, g_w2, mask=inside)
     if WIDTH > 3:
-        tl.store(part + 3 * D, g_w3, mask=inside)
+        tl.store(part + (WIDTH - 4) * D, g_w3, mask=inside)
     tl.store(part + WIDTH * D, g_b, mask=inside)
 
 

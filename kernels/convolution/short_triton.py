@@ -1,19 +1,14 @@
-"""The short convolution as one differentiable operator of PyTorch, computed by the Triton kernels.
-
-Registered with torch.library, so that torch.compile, autocast and activation checkpointing see an operator like any
-other.
-"""
+"""The short convolution as one differentiable operator of PyTorch, computed by the Triton kernels."""
 
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ..interpreter import correct_bfloat16
+from ..operator import Operator, Step
 from .arguments import Activation
 
 correct_bfloat16()
@@ -47,8 +42,7 @@ def short_convolution_triton(
     cu_seqlens = None if cu_seqlens is None else cu_seqlens.to(x.device)
     of_token = None if cu_seqlens is None else sequence_of_token(cu_seqlens, x.shape[1])
     starts, sequences = (None, None) if of_token is None else of_token
-    run = _forward if torch.compiler.is_compiling() or type(x) is not Tensor else _Eager.apply
-    y = run(x, weight, bias, initial_state, starts, sequences, activation == "silu")
+    y = convolve(x, weight, bias, initial_state, starts, sequences, activation == "silu")
     return y, final_state(x, weight, initial_state, cu_seqlens) if output_final_state else None
 
 
@@ -100,7 +94,7 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
 
 
-def _run_forward(
+def _forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, past: Tensor | None, starts: Tensor | None,
     sequences: Tensor | None, silu: bool,
 ) -> Tensor:  # fmt: skip
@@ -115,19 +109,10 @@ def _run_forward(
     return y
 
 
-_forward = torch.library.custom_op("hybridlab::short_convolution", _run_forward, mutates_args=())
-
-
-@_forward.register_fake
-def _(x, weight, bias, past, starts, sequences, silu):
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
-
-
-def _run_backward(
+def _backward(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, past: Tensor | None, starts: Tensor | None,
     sequences: Tensor | None, silu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x, weight, bias and past; empty where there is no such input."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     B, T, D = x.shape
     W = weight.shape[1]
     x, dy, dx = _dense(x), _dense(dy), torch.empty((B, T, D), dtype=x.dtype, device=x.device)
@@ -141,20 +126,10 @@ def _run_backward(
         WIDTH=W, BLOCK=block, SILU=silu, VARLEN=starts is not None, num_warps=warps,
     )  # fmt: skip
     sums = parts.sum(0)
-    dweight = sums[:W].flip(0).T.contiguous().to(weight.dtype)
-    dbias = x.new_empty(0) if bias is None else sums[W].to(bias.dtype, copy=True)
-    dpast = x.new_empty(0) if past is None or edge is None else _past_gradient(edge, weight).to(past.dtype)
+    dweight = torch.empty(weight.shape, dtype=weight.dtype, device=x.device).copy_(sums[:W].T)
+    dbias = None if bias is None else sums[W].to(bias.dtype, copy=True)
+    dpast = None if past is None or edge is None else _past_gradient(edge, weight).to(past.dtype)
     return dx, dweight, dbias, dpast
-
-
-_backward = torch.library.custom_op("hybridlab::short_convolution_backward", _run_backward, mutates_args=())
-
-
-@_backward.register_fake
-def _(dy, x, weight, bias, past, starts, sequences, silu):
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    given = (t if t is not None else x.new_empty(0) for t in (weight, bias, past))
-    return dx, *(torch.empty(t.shape, dtype=t.dtype, device=x.device) for t in given)
 
 
 def _past_gradient(edge: Tensor, weight: Tensor) -> Tensor:
@@ -170,49 +145,34 @@ def _contiguous(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
-def _save(ctx, inputs, output) -> None:
-    *tensors, ctx.silu = inputs
-    ctx.save_for_backward(*tensors)
+convolve = Operator(
+    "short_convolution",
+    _forward,
+    _backward,
+    fake=lambda x, *_: torch.empty(x.shape, dtype=x.dtype, device=x.device),
+    tensors=6,
+    learned=4,
+    outputs=1,
+    flops=lambda x, weight, *_: 2 * x.numel() * weight[-1],
+)
 
 
-def _gradients(ctx, dy: Tensor, backward: Callable[..., tuple[Tensor, ...]]):
-    x, weight, bias, past, starts, sequences = ctx.saved_tensors
-    dx, dweight, dbias, dpast = backward(dy, x, weight, bias, past, starts, sequences, ctx.silu)
-    return dx, dweight, None if bias is None else dbias, None if past is None else dpast, None, None, None
-
-
-def _differentiate(ctx, dy: Tensor):
-    return _gradients(ctx, dy, _backward)
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-
-
-class _Eager(torch.autograd.Function):
-    """The same operator without torch.library's dispatch, which costs more than small inputs take on the GPU."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        output = _run_forward(*inputs)
-        _save(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dy: Tensor):
-        return _gradients(ctx, dy, _run_backward)
-
-
-def short_convolution_step_triton(
-    x: Tensor, weight: Tensor, state: Tensor, bias: Tensor | None, activation: Activation | None
-) -> Tensor:
-    """`short_convolution_step` for arguments already checked and `supported`; state is contiguous."""
+def _run_step(x: Tensor, weight: Tensor, state: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
     B, D = x.shape
     x = x if x.stride(1) == 1 else x.contiguous()
     y = torch.empty((B, D), dtype=x.dtype, device=x.device)
     block, warps = _block(D)
     step_kernel[(_ceil_div(D, block), B)](
         x, weight.contiguous(), _contiguous(bias), state, y, x.stride(0), D,
-        WIDTH=weight.shape[1], BLOCK=block, SILU=activation == "silu", num_warps=warps,
+        WIDTH=weight.shape[1], BLOCK=block, SILU=silu, num_warps=warps,
     )  # fmt: skip
     return y
+
+
+short_convolution_step_triton = Step(
+    "short_convolution_step",
+    _run_step,
+    fake=lambda x, *_: torch.empty(x.shape, dtype=x.dtype, device=x.device),
+    flops=lambda x, weight, *_: 2 * x.numel() * weight[-1],
+)
+"""`short_convolution_step` for arguments already checked and `supported`; state is contiguous."""

@@ -30,7 +30,7 @@ def short_convolution_step(
         from .short_triton import short_convolution_step_triton, supported
 
         if supported(x, weight, bias, state) and state.is_contiguous():
-            return short_convolution_step_triton(x, weight, state, bias, activation)
+            return short_convolution_step_triton(x, weight, state, bias, activation == "silu")
     window_BWD = torch.cat([state, x.to(state.dtype)[:, None]], dim=1)
     state.copy_(window_BWD[:, 1:])
     y = torch.einsum("bwd,dw->bd", window_BWD, weight.to(state.dtype))

@@ -65,13 +65,29 @@ def delta_rule(
     scale: K**-0.5 when None. initial_state: [B, H, K, V], zeros when None.
     cu_seqlens: int [N+1] from 0 to T with B = 1: N independent sequences packed in one row, states then [N, H, K, V].
 
+    The Triton kernels take bf16, fp16 and fp32 and widths up to 256; what else there is the PyTorch form computes. With
+    no decay or a scalar one they keep, from forward to backward, what each token wrote and a state for every 64 tokens
+    (as much memory as v, and K V / 32 bytes a token and head in bf16). In 16 bits a beta below 2^-12 (bf16) or 2^-14
+    (fp16) counts as that. With a decay per channel widths go up to 128, backend="triton" refuses what its kernels do
+    not take, and the weighted q and k (twice) are kept too.
+
     Returns o [B, T, H, V] in v's dtype and, where `output_final_state`, the final state (fp32, fp64 for fp64 inputs),
     else None. Raises ValueError, naming the argument and what would be right, for what does not fit.
     """
     kind = check_delta_rule(q, k, v, beta, decay, kind, initial_state, cu_seqlens)
     factor = float(q.shape[-1] ** -0.5 if scale is None else scale)
-    resolve_backend(backend, q.device, operation="delta_rule", has_triton=False)
-    return delta_rule_chunked(q, k, v, beta, decay, kind, factor, initial_state, output_final_state, cu_seqlens)
+    arguments = (q, k, v, beta, decay, kind, factor, initial_state, output_final_state, cu_seqlens)
+    if kind == "channel" and decay is not None:
+        if _has_kernels("delta_rule", backend, q, k, v):
+            from .channel_triton import delta_rule_channel_triton
+
+            of_states = (factor, initial_state, output_final_state, cu_seqlens)
+            return delta_rule_channel_triton(q, k, v, beta, decay, *of_states)
+    elif resolve_backend(backend, q.device, operation="delta_rule", has_triton=True) == "triton":
+        from .scalar_triton import delta_rule_scalar_triton
+
+        return delta_rule_scalar_triton(*arguments)
+    return delta_rule_chunked(*arguments)
 
 
 def dplr(
@@ -91,9 +107,26 @@ def dplr(
     """Run the recurrence over a whole sequence, differentiably in every tensor argument.
 
     q, k, a, b: [B, T, Hk, K]. v: [B, T, H, V]. decay: [B, T, H, K], natural logarithm, ≤ 0.
-    Everything else, what is returned and what is raised as in `delta_rule`.
+    Everything else, what is returned and what is raised as in `delta_rule`; its kernels of a decay per channel
+    compute this too.
     """
     check_dplr(q, k, v, a, b, decay, initial_state, cu_seqlens)
     factor = float(q.shape[-1] ** -0.5 if scale is None else scale)
-    resolve_backend(backend, q.device, operation="dplr", has_triton=False)
-    return dplr_chunked(q, k, v, a, b, decay, factor, initial_state, output_final_state, cu_seqlens)
+    arguments = (q, k, v, a, b, decay, factor, initial_state, output_final_state, cu_seqlens)
+    if _has_kernels("dplr", backend, q, k, v, a, b):
+        from .channel_triton import dplr_triton
+
+        return dplr_triton(*arguments)
+    return dplr_chunked(*arguments)
+
+
+def _has_kernels(operation: str, backend: Backend, *tensors: Tensor) -> bool:
+    """Whether the kernels of a decay per channel run; ValueError where they are asked for and cannot."""
+    if resolve_backend(backend, tensors[0].device, operation=operation, has_triton=True) != "triton":
+        return False
+    from .channel_triton import lacking
+
+    reason = lacking(*tensors)
+    if reason is not None and backend == "triton":
+        raise ValueError(f"{operation} with a decay per channel has no Triton kernels for {reason}: use backend='auto'")
+    return reason is None

@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..backend import Backend, resolve_backend
 from ..checks import require_shape
 from ..gated_linear_attention.arguments import Kind, check_kind
+
+WIDEST = 256
+"""The widest keys that the Triton kernel has room for."""
 
 
 def delta_rule_step(
@@ -19,6 +23,7 @@ def delta_rule_step(
     decay: Tensor | None = None,
     kind: Kind | None = None,
     scale: float | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Return o [B, H, V] in v's dtype and advance `state` [B, H, K, V] in place.
 
@@ -28,6 +33,13 @@ def delta_rule_step(
     B, H, K = _check_step(q, v, state, k=k)
     require_shape("beta", beta, (B, H))
     kind = check_kind(decay, kind, {"head": (H,), "token": (B, H), "channel": (B, H, K)})
+    scale = float(K**-0.5 if scale is None else scale)
+    fits = state.dtype == torch.float32 and state.is_contiguous() and K <= WIDEST
+    if resolve_backend(backend, q.device, operation="delta_rule_step", has_triton=fits) == "triton":
+        from .step_triton import delta_rule_step_triton
+
+        return delta_rule_step_triton(q, k, v, beta, state, decay, kind, scale)
+
     dtype = state.dtype
     q, k = (x.to(dtype).repeat_interleave(H // q.shape[1], dim=1) for x in (q, k))
     if decay is not None:
@@ -36,7 +48,7 @@ def delta_rule_step(
     recalled = torch.einsum("bhk,bhkv->bhv", k, state)
     written = beta.to(dtype)[..., None] * (v.to(dtype) - recalled)
     state.add_(k[..., None] * written[:, :, None, :])
-    o = torch.einsum("bhk,bhkv->bhv", q, state) * float(K**-0.5 if scale is None else scale)
+    o = torch.einsum("bhk,bhkv->bhv", q, state) * scale
     return o.to(v.dtype)
 
 
@@ -50,6 +62,7 @@ def dplr_step(
     *,
     decay: Tensor,
     scale: float | None = None,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Return o [B, H, V] in v's dtype and advance `state` [B, H, K, V] in place.
 
@@ -58,12 +71,19 @@ def dplr_step(
     """
     B, H, K = _check_step(q, v, state, k=k, a=a, b=b)
     require_shape("decay", decay, (B, H, K))
+    scale = float(K**-0.5 if scale is None else scale)
+    fits = state.dtype == torch.float32 and state.is_contiguous() and K <= WIDEST
+    if resolve_backend(backend, q.device, operation="dplr_step", has_triton=fits) == "triton":
+        from .dplr_step_triton import dplr_step_triton
+
+        return dplr_step_triton(q, k, v, a, b, state, decay, scale)
+
     dtype = state.dtype
     q, k, a, b = (x.to(dtype).repeat_interleave(H // q.shape[1], dim=1) for x in (q, k, a, b))
     read = torch.einsum("bhk,bhkv->bhv", a, state)
     state.mul_(decay.to(dtype).exp()[..., None])
     state.add_(b[..., None] * read[:, :, None, :]).add_(k[..., None] * v.to(dtype)[:, :, None, :])
-    o = torch.einsum("bhk,bhkv->bhv", q, state) * float(K**-0.5 if scale is None else scale)
+    o = torch.einsum("bhk,bhkv->bhv", q, state) * scale
     return o.to(v.dtype)
 
 

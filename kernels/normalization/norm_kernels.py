@@ -1,12 +1,15 @@
 """The norms' Triton kernels, for rows [M, groups, SIZE] each of whose groups is normalised by itself.
 
-    n = u / sqrt(share · Σ u² + eps)                      share: 1/SIZE (RMS norm) or 1 (l2 norm)
+    n = u / sqrt(mean u² + eps)     or with MEAN off     n = u / sqrt(Σ u² + eps)
     y = n ∘ w                                             NONE:   u = x
     y = n ∘ w                                             BEFORE: u = x ∘ silu(z)
     y = n ∘ w ∘ silu(z)                                   AFTER:  u = x
 
 The backward pass computes n again, from inputs that it reads anyway: nothing but them is kept from the forward pass.
 """
+
+# Triton's decorator hides its kernels' types.
+# pyright: reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
@@ -15,84 +18,127 @@ NONE, BEFORE, AFTER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit
-def places(strides, rows, group, columns):
+def places(row_stride, group_stride, rows, group, columns):
     """Offsets of a tile of rows of one group."""
-    return rows.to(tl.int64)[:, None] * strides[0] + group.to(tl.int64) * strides[1] + columns[None, :]
+    return rows.to(tl.int64)[:, None] * row_stride + group.to(tl.int64) * group_stride + columns[None, :]
 
 
 @triton.jit
-def scales(weight, weight_stride, group, columns, SIZE: tl.constexpr):
-    """The group's weights [1, BLOCK], or 1."""
+def scales(weight, group, columns, SIZE: tl.constexpr, SHARED: tl.constexpr):
+    """The weights [1, BLOCK] of a group (SHARED: of every group), or 1."""
     if weight is not None:
-        w = tl.load(weight + group * weight_stride + columns, mask=columns < SIZE, other=0.0).to(tl.float32)
+        first = 0 if SHARED else group * SIZE
+        w = tl.load(weight + first + columns, mask=columns < SIZE, other=0.0).to(tl.float32)
     else:
         w = tl.full([columns.shape[0]], 1.0, tl.float32)
     return w[None, :]
 
 
 @triton.jit
+def reciprocal(u, eps, SIZE: tl.constexpr, MEAN: tl.constexpr):
+    """1 / sqrt(mean u² + eps) of every row, [ROWS, 1]."""
+    total = tl.sum(u * u, 1)
+    if MEAN:
+        total *= 1.0 / SIZE
+    return tl.rsqrt(total + eps)[:, None]
+
+
+@triton.jit(do_not_specialize=["M"])
 def forward_kernel(
-    x, z, weight, y, x_strides, z_strides, y_strides, weight_stride, M, eps, share,
-    SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, GATE: tl.constexpr,
+    x, z, weight, y, x_row, x_group, z_row, z_group, M, eps,
+    SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    GATE: tl.constexpr, MEAN: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of ROWS rows, groups)."""
+    """Grid (blocks of ROWS rows, groups). y: contiguous."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
     group = tl.program_id(1)
     inside = (rows < M)[:, None] & (columns < SIZE)[None, :]
-    u = tl.load(x + places(x_strides, rows, group, columns), mask=inside, other=0.0).to(tl.float32)
+    u = tl.load(x + places(x_row, x_group, rows, group, columns), mask=inside, other=0.0).to(tl.float32)
     gate = tl.full([ROWS, BLOCK], 1.0, tl.float32)
     if GATE != NONE:
-        b_z = tl.load(z + places(z_strides, rows, group, columns), mask=inside, other=0.0).to(tl.float32)
+        b_z = tl.load(z + places(z_row, z_group, rows, group, columns), mask=inside, other=0.0).to(tl.float32)
         gate = b_z * tl.sigmoid(b_z)
-    w = scales(weight, weight_stride, group, columns, SIZE)
+    w = scales(weight, group, columns, SIZE, SHARED)
     if GATE == BEFORE:
         u *= gate
-    out = u * tl.rsqrt(tl.sum(u * u, 1) * share + eps)[:, None] * w
+    out = u * reciprocal(u, eps, SIZE, MEAN) * w
     if GATE == AFTER:
         out *= gate
-    tl.store(y + places(y_strides, rows, group, columns), out.to(y.dtype.element_ty), mask=inside)
+    places_y = places(tl.num_programs(1) * SIZE, SIZE, rows, group, columns)
+    tl.store(y + places_y, out.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def backward_kernel(
-    x, z, weight, dy, dx, dz, parts, x_strides, z_strides, dy_strides, dx_strides, weight_stride, M, eps, share, run,
-    SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, GATE: tl.constexpr,
-):  # fmt: skip
-    """Grid (programs, groups): each does `run` blocks of ROWS rows, one after another.
+def gradients(b_x, b_z, d, w, eps, SIZE: tl.constexpr, GATE: tl.constexpr, MEAN: tl.constexpr):
+    """Of a tile: the gradients of x and z, and each element's share in that of the weights."""
+    u, gate, slope = b_x, b_x, b_x
+    if GATE != NONE:
+        s = tl.sigmoid(b_z)
+        gate = b_z * s
+        slope = s * (1.0 + b_z * (1.0 - s))
+    if GATE == BEFORE:
+        u = b_x * gate
+    r = reciprocal(u, eps, SIZE, MEAN)
+    n = u * r
+    dz = slope
+    if GATE == AFTER:
+        dz = d * w * n * slope
+        d *= gate
+    dw = d * n
+    along = tl.sum(dw * w, 1)[:, None]
+    if MEAN:
+        along *= 1.0 / SIZE
+    dx = r * (d * w - n * along)
+    if GATE == BEFORE:
+        dz = dx * b_x * slope
+        dx *= gate
+    return dx, dz, dw
 
-    dx, dz: of dx_strides. parts: [programs, groups, SIZE] or None, each program's sum for the gradient of the weights.
+
+@triton.jit
+def tile(x, row_stride, group_stride, rows, group, columns, M, SIZE: tl.constexpr):
+    """A tile of rows of one group in x's dtype; zeros beyond the last row."""
+    inside = (rows < M)[:, None] & (columns < SIZE)[None, :]
+    return tl.load(x + places(row_stride, group_stride, rows, group, columns), mask=inside, other=0.0)
+
+
+@triton.jit(do_not_specialize=["M", "run"])
+def backward_kernel(
+    x, z, weight, dy, dx, dz, parts, x_row, x_group, z_row, z_group, dy_row, dy_group, M, eps, run,
+    SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    GATE: tl.constexpr, MEAN: tl.constexpr, SHARED: tl.constexpr,
+):  # fmt: skip
+    """Grid (programs, groups): each does `run` blocks of ROWS rows, one after another and loaded one ahead.
+
+    dx, dz: contiguous. parts: [programs, groups, SIZE], each program's sum for the gradient of the weights; without
+    weights it is None, and `run` one.
     """
     columns = tl.arange(0, BLOCK)
     group = tl.program_id(1)
-    w = scales(weight, weight_stride, group, columns, SIZE)
-    dw = tl.zeros([ROWS, BLOCK], tl.float32)
+    w = scales(weight, group, columns, SIZE, SHARED)
+    sums = tl.zeros([ROWS, BLOCK], tl.float32)
+    rows = tl.program_id(0) * run * ROWS + tl.arange(0, ROWS)
+    next_x = tile(x, x_row, x_group, rows, group, columns, M, SIZE)
+    next_d = tile(dy, dy_row, dy_group, rows, group, columns, M, SIZE)
+    next_z = tile(z, z_row, z_group, rows, group, columns, M, SIZE) if GATE != NONE else next_x
     for i in range(run):
-        rows = (tl.program_id(0) * run + i) * ROWS + tl.arange(0, ROWS)
-        inside = (rows < M)[:, None] & (columns < SIZE)[None, :]
-        b_x = tl.load(x + places(x_strides, rows, group, columns), mask=inside, other=0.0).to(tl.float32)
-        d = tl.load(dy + places(dy_strides, rows, group, columns), mask=inside, other=0.0).to(tl.float32)
-        out = places(dx_strides, rows, group, columns)
+        b_x, d, b_z, here = next_x.to(tl.float32), next_d.to(tl.float32), next_z.to(tl.float32), rows
+        if parts is not None:
+            rows += ROWS
+            ahead = tl.where(i + 1 < run, rows, M)  # past the last row nothing is read
+            next_x = tile(x, x_row, x_group, ahead, group, columns, M, SIZE)
+            next_d = tile(dy, dy_row, dy_group, ahead, group, columns, M, SIZE)
+            if GATE != NONE:
+                next_z = tile(z, z_row, z_group, ahead, group, columns, M, SIZE)
+        b_dx, b_dz, b_dw = gradients(b_x, b_z, d, w, eps, SIZE, GATE, MEAN)
+        inside = (here < M)[:, None] & (columns < SIZE)[None, :]
+        out = places(tl.num_programs(1) * SIZE, SIZE, here, group, columns)
+        tl.store(dx + out, b_dx.to(dx.dtype.element_ty), mask=inside)
         if GATE != NONE:
-            b_z = tl.load(z + places(z_strides, rows, group, columns), mask=inside, other=0.0).to(tl.float32)
-            s = tl.sigmoid(b_z)
-            gate = b_z * s
-            slope = s * (1.0 + b_z * (1.0 - s))
-        u = b_x
-        if GATE == BEFORE:
-            u *= gate
-        r = tl.rsqrt(tl.sum(u * u, 1) * share + eps)[:, None]
-        n = u * r
-        if GATE == AFTER:
-            tl.store(dz + out, (d * w * n * slope).to(dz.dtype.element_ty), mask=inside)
-            d *= gate
-        dw += d * n
-        d *= w
-        du = r * (d - n * (share * tl.sum(n * d, 1))[:, None])
-        if GATE == BEFORE:
-            tl.store(dz + out, (du * b_x * slope).to(dz.dtype.element_ty), mask=inside)
-            du *= gate
-        tl.store(dx + out, du.to(dx.dtype.element_ty), mask=inside)
+            tl.store(dz + out, b_dz.to(dz.dtype.element_ty), mask=inside)
+        if parts is not None:
+            sums += b_dw
     if parts is not None:
         part = (tl.program_id(0) * tl.num_programs(1) + group).to(tl.int64) * SIZE
-        tl.store(parts + part + columns, tl.sum(dw, 0), mask=columns < SIZE)
+        tl.store(parts + part + columns, tl.sum(sums, 0), mask=columns < SIZE)

@@ -11,7 +11,9 @@ later outputs (so that g_t = C_t dy_t + e_t and G_{t+1} = e_t ∘ h_t),
     G_t = G_{t+1} + C_t dy_t ∘ a_t h_{t-1} − e_t ∘ x_t B_t
 
 so each walk adds up its own term, and no state is ever stored. Both terms vanish where decays are fast. They are summed
-in fp32 and start anew in each segment from the exact e ∘ h at its end.
+in fp32 and start anew in each segment from what is exact at its end: e ∘ a h there, without the last token's own x B.
+Of A alone the walk forwards can carry the derivative of the state, H_t = a_t ∘ (H_{t-1} + dt_t h_{t-1}): in
+dA = Σ_t dy_t C_t ∘ H_t, plus e ∘ H at the end, nothing cancels.
 """
 
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
@@ -33,7 +35,7 @@ from .scan_tiles import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def segment_gradients_kernel(
     dout, dt, A, C, z, bias, ends, dout_strides, dt_strides, C_strides, z_strides, T, channels,
     N: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SEGMENT: tl.constexpr, SOFTPLUS: tl.constexpr,
@@ -67,7 +69,7 @@ def segment_gradients_kernel(
     tl.store(pointers, e, mask=known)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def gradients_kernel(
     u, dt, A, B, C, D, z, bias, dout, states, ends, terms, du, ddt, dz, dA, dB, dC, dD, dbias,
     u_strides, dt_strides, B_strides, C_strides, z_strides, dout_strides, T, channels,
@@ -86,14 +88,16 @@ def gradients_kernel(
     pointers, known = tile(A, batch * 0, columns, inside, channels, N, WIDTH)
     rate = tl.load(pointers, mask=known, other=0.0) * LOG2E
     pointers, known = tile(states, place, columns, inside, channels, N, WIDTH)
-    h = tl.load(pointers, mask=known, other=0.0)
+    kept = tl.load(pointers, mask=known, other=0.0)
     b_bias = per_channel(bias, columns, inside)
     skip = per_channel(D, columns, inside)
     first = tl.program_id(1) * SEGMENT
     last = tl.minimum(first + SEGMENT, T)
     block_rows = (tl.program_id(0) * tl.num_programs(2) + batch).to(tl.int64) * T
     rows = batch.to(tl.int64) * T
-    elapsed = tl.zeros([BLOCK], tl.float32)
+    # A token's own x B is added to what it kept with the next token: past the last one only what was kept is wanted.
+    own_x, own_B = tl.zeros([BLOCK], tl.float32), tl.zeros([WIDTH], tl.float32)
+    by_A = tl.zeros([WIDTH, BLOCK], tl.float32)
     b_dA = tl.zeros([WIDTH, BLOCK], tl.float32)
     next_u = channel_row(u, u_strides, batch, first, columns, inside)
     next_dt = channel_row(dt, dt_strides, batch, first, columns, inside)
@@ -103,7 +107,8 @@ def gradients_kernel(
     next_C = state_row(C, C_strides, batch, first, N, WIDTH)
     for t in range(first, last):
         raw, b_u, b_z, dy = next_dt.to(tl.float32) + b_bias, next_u.to(tl.float32), next_z, next_dout.to(tl.float32)
-        b_B, b_C = column(next_B), column(next_C)
+        row_B, b_C = next_B.to(tl.float32), column(next_C)
+        b_B = row_B[:, None]
         ahead = tl.minimum(t + 1, last - 1)
         next_u = channel_row(u, u_strides, batch, ahead, columns, inside)
         next_dt = channel_row(dt, dt_strides, batch, ahead, columns, inside)
@@ -113,8 +118,10 @@ def gradients_kernel(
         next_C = state_row(C, C_strides, batch, ahead, N, WIDTH)
         step = step_size(raw, SOFTPLUS)
         x = step * b_u
-        kept = tl.exp2(step[None, :] * rate) * h
-        h = kept + x[None, :] * b_B
+        decay = tl.exp2(step[None, :] * rate)
+        kept = decay * (kept + own_x[None, :] * own_B[:, None])
+        by_A = decay * by_A + step[None, :] * kept
+        own_x, own_B = x, row_B
         seen = kept * b_C
         row = (rows + t) * channels + columns
         if z is not None:
@@ -123,16 +130,16 @@ def gradients_kernel(
             out = tl.sum(seen, 0) + x * tl.sum(b_B * b_C, 0) + skip * b_u
             tl.store(dz + row, (dy * out * s * (1.0 + gate * (1.0 - s))).to(dz.dtype.element_ty), mask=inside)
             dy *= gate * s
-        elapsed += step
-        b_dA += (elapsed * dy)[None, :] * seen
+        b_dA += (dy[None, :] * b_C) * by_A
         tl.store(terms + row, dy * tl.sum(rate * seen, 0), mask=inside)
-        store_state_row(dC, block_rows + t, tl.sum(dy[None, :] * h, 1), N, WIDTH)
+        b_dC = tl.sum(dy[None, :] * kept, 1) + tl.sum(dy * x, 0) * row_B
+        store_state_row(dC, block_rows + t, b_dC, N, WIDTH)
 
     pointers, known = tile(ends, place, columns, inside, channels, N, WIDTH)
     e = tl.load(pointers, mask=known, other=0.0)
-    at_end = e * h
-    b_dA += elapsed[None, :] * at_end
-    exponent = tl.sum(rate * at_end, 0)
+    exponent = tl.sum(rate * (e * kept), 0)  # e ∘ h without e ∘ x B of the last token, which may be all of it
+    pointers, known = tile(dA, place, columns, inside, channels, N, WIDTH)
+    tl.store(pointers, b_dA + e * by_A, mask=known)
     b_dD, b_dbias = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     tl.debug_barrier()  # `terms` may be read by other threads than wrote it
     next_u = channel_row(u, u_strides, batch, last - 1, columns, inside)
@@ -163,9 +170,7 @@ def gradients_kernel(
         e = tl.exp2(step[None, :] * rate) * g
         dx = tl.sum(given, 0) + dy * tl.sum(b_B * b_C, 0)
         row = (rows + t) * channels + columns
-        exponent += term - x * tl.sum(rate * given, 0)
-        b_dA -= (elapsed * x)[None, :] * given
-        elapsed -= step
+        exponent += term - tl.where(i > 0, x, 0.0) * tl.sum(rate * given, 0)
         d_step = exponent * LN2 + b_u * dx
         if SOFTPLUS:
             d_step *= tl.sigmoid(raw)
@@ -173,7 +178,5 @@ def gradients_kernel(
         b_dbias += d_step
         tl.store(du + row, (step * dx + skip * dy).to(du.dtype.element_ty), mask=inside)
         tl.store(ddt + row, d_step.to(ddt.dtype.element_ty), mask=inside)
-    pointers, known = tile(dA, place, columns, inside, channels, N, WIDTH)
-    tl.store(pointers, b_dA, mask=known)
     tl.store(dD + place.to(tl.int64) * channels + columns, b_dD, mask=inside)
     tl.store(dbias + place.to(tl.int64) * channels + columns, b_dbias, mask=inside)

@@ -8,7 +8,7 @@ import triton.language as tl
 from .scan_tiles import LOG2E, channel_row, column, per_channel, state_row, step_size, tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def segment_states_kernel(
     u, dt, A, B, bias, states, steps, u_strides, dt_strides, B_strides, T, channels,
     N: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SEGMENT: tl.constexpr, SOFTPLUS: tl.constexpr,
@@ -43,7 +43,7 @@ def segment_states_kernel(
     tl.store(steps + place.to(tl.int64) * channels + columns, total, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def outputs_kernel(
     u, dt, A, B, C, D, z, bias, states, y, u_strides, dt_strides, B_strides, C_strides, z_strides, T, channels,
     N: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SEGMENT: tl.constexpr, SOFTPLUS: tl.constexpr,

@@ -1,19 +1,14 @@
-"""The selective scan as one differentiable operator of PyTorch, computed by the Triton kernels.
-
-Registered with torch.library, so that torch.compile, autocast and activation checkpointing see an operator like any
-other.
-"""
+"""The selective scan as one differentiable operator of PyTorch, computed by the Triton kernels."""
 
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ..interpreter import correct_bfloat16
+from ..operator import Operator
 
 correct_bfloat16()
 
@@ -48,8 +43,7 @@ def selective_scan_triton(
     output_final_state: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """`selective_scan` for arguments already checked and `supported`."""
-    run = _forward if torch.compiler.is_compiling() or type(u) is not Tensor else _Eager.apply
-    y, final, _, _ = run(u, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus)
+    y, final, _, _ = scan(u, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus)
     return y, final if output_final_state else None
 
 
@@ -102,7 +96,7 @@ def _carry(states: Tensor, steps: Tensor, A: Tensor, first: Tensor | None, *, re
     return last
 
 
-def _run_forward(
+def _forward(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, dt_bias: Tensor | None,
     initial_state: Tensor | None, dt_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -125,28 +119,11 @@ def _run_forward(
     return y, final.mT, states, steps
 
 
-_forward = torch.library.custom_op("hybridlab::selective_scan", _run_forward, mutates_args=())
-
-
-@_forward.register_fake
-def _(u, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus):
-    batch, T, channels = u.shape
-    N, segments = A.shape[1], -(-T // SEGMENT)
-    single = {"dtype": torch.float32, "device": u.device}
-    return (
-        torch.empty(u.shape, dtype=u.dtype, device=u.device),
-        torch.empty((batch, N, channels), **single).mT,
-        torch.empty((batch, segments, N, channels), **single),
-        torch.empty((batch, segments, channels), **single),
-    )
-
-
-def _run_backward(
+def _backward(
     dout: Tensor, d_final: Tensor | None, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
     z: Tensor | None, dt_bias: Tensor | None, initial_state: Tensor | None, states: Tensor, steps: Tensor,
     dt_softplus: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of u, dt, A, B, C, D, z, dt_bias and the initial state; empty where there is no such input."""
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     given = (u, dt, A, B, C, D, z, dt_bias, initial_state)
     batch, T, channels = u.shape
     grid, constants = _constants(u, A, dt_softplus)
@@ -182,52 +159,30 @@ def _run_backward(
         _strides(u), _strides(dt), _strides(B), _strides(C), _strides(z), _strides(dout), T, channels, **constants,
     )  # fmt: skip
     sums = (du, ddt, dA.sum((0, 1)).mT, dB.sum(0), dC.sum(0), dD.sum((0, 1)), dz, dbias.sum((0, 1)), d_initial.mT)
-    return tuple(  # pyright: ignore[reportReturnType]
-        u.new_empty(0) if x is None or d is None else d.to(x.dtype).contiguous()
-        for x, d in zip(given, sums, strict=True)
+    return tuple(
+        None if x is None or d is None else d.to(x.dtype).contiguous() for x, d in zip(given, sums, strict=True)
     )
 
 
-_backward = torch.library.custom_op("hybridlab::selective_scan_backward", _run_backward, mutates_args=())
+def _fake(u, dt, A, B, C, D, z, dt_bias, initial_state, dt_softplus):
+    batch, T, channels = u.shape
+    N, segments = A.shape[1], -(-T // SEGMENT)
+    single = {"dtype": torch.float32, "device": u.device}
+    return (
+        torch.empty(u.shape, dtype=u.dtype, device=u.device),
+        torch.empty((batch, N, channels), **single).mT,
+        torch.empty((batch, segments, N, channels), **single),
+        torch.empty((batch, segments, channels), **single),
+    )
 
 
-@_backward.register_fake
-def _(dout, d_final, u, dt, A, B, C, D, z, dt_bias, initial_state, states, steps, dt_softplus):
-    given = (t if t is not None else u.new_empty(0) for t in (u, dt, A, B, C, D, z, dt_bias, initial_state))
-    return tuple(torch.empty(t.shape, dtype=t.dtype, device=u.device) for t in given)
-
-
-def _save(ctx, inputs, output) -> None:
-    *tensors, ctx.dt_softplus = inputs
-    ctx.save_for_backward(*tensors, *output[2:])
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(ctx, dout: Tensor | None, d_final: Tensor | None, backward: Callable[..., tuple[Tensor, ...]]):
-    *inputs, states, steps = ctx.saved_tensors
-    dout = torch.zeros_like(inputs[0]) if dout is None else dout
-    gradients = backward(dout, d_final, *inputs, states, steps, ctx.dt_softplus)
-    return *(None if x is None else d for x, d in zip(inputs, gradients, strict=True)), None
-
-
-def _differentiate(ctx, dout: Tensor | None, d_final: Tensor | None, *_: Tensor | None):
-    return _gradients(ctx, dout, d_final, _backward)
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
-
-
-class _Eager(torch.autograd.Function):
-    """The same operator without torch.library's dispatch, which costs more than small inputs take on the GPU."""
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        output = _run_forward(*inputs)
-        _save(ctx, inputs, output)
-        ctx.mark_non_differentiable(*output[2:])
-        return output
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dout: Tensor | None, d_final: Tensor | None, *_: Tensor | None):
-        return _gradients(ctx, dout, d_final, _run_backward)
+scan = Operator(
+    "selective_scan",
+    _forward,
+    _backward,
+    fake=_fake,
+    tensors=9,
+    learned=9,
+    outputs=2,
+    flops=lambda u, dt, A, *_: 4 * u.numel() * A[-1],
+)

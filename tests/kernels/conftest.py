@@ -21,3 +21,21 @@ def _poisoned(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _empty_tensors_hold_nan(monkeypatch):
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
         monkeypatch.setattr(owner, name, _poisoned(getattr(owner, name)))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The worst error of each quantity over all of an operation's configurations, where tests recorded them."""
+    table: dict[str, dict[str, tuple[float, str]]] = {}
+    for outcome in ("passed", "failed", "xfailed", "xpassed"):
+        for report in terminalreporter.getreports(outcome):
+            for errors in (value for name, value in report.user_properties if name == "errors"):
+                row = table.setdefault(errors["of"], {})
+                for quantity, found in errors.items():
+                    if quantity != "of":
+                        row[quantity] = max(row.get(quantity, (0.0, "")), tuple(found))
+    if not table:
+        return
+    terminalreporter.section("worst relative errors")
+    for name, row in sorted(table.items()):
+        cells = " ".join(f"{quantity} {error:.1e} ({where})" for quantity, (error, where) in row.items())
+        terminalreporter.write_line(f"{name}: {cells}")

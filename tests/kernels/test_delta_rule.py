@@ -244,7 +244,6 @@ BAD = {
     "a transposed state": ("token", {"initial_state": torch.zeros(2, 2, 12, 8)}, "initial_state has shape"),
     "integers": ("none", {"beta": torch.zeros(2, 9, 2, dtype=torch.int64)}, "floating point"),
     "packing several rows": ("none", {"cu_seqlens": torch.tensor([0, 9])}, "B must be 1"),
-    "kernels that are not there": ("none", {"backend": "triton"}, "delta_rule has no Triton kernels"),
     "a of another width": ("dplr", {"a": torch.zeros(2, 9, 2, 7)}, "a has shape"),
     "b of another length": ("dplr", {"b": torch.zeros(2, 8, 2, 8)}, "b has shape"),
     "a decay per token": ("dplr", {"decay": torch.zeros(2, 9, 2)}, "decay has shape"),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from hybridlab.kernels import long_convolution, long_convolution_reference, short_convolution
+from hybridlab.kernels.convolution.long import transform_size
 
-from .agreement import assert_agree
+from .agreement import assert_agree, outputs_and_gradients
 from .tolerances import assert_close
 
 
@@ -53,6 +54,31 @@ def test_half_precision_inputs_are_computed_in_fp32():
     y = long_convolution(**tensors)
     assert y.dtype == torch.bfloat16
     assert_close(y, long_convolution_reference(**tensors), "y")
+
+
+def test_transforms_are_long_enough_and_hardly_longer():
+    for T in [*range(1, 70), 1000, 1300, 4096, 5000]:
+        size = transform_size(T)
+        assert 2 * T - 1 <= size <= max(8, 5 * T // 2)
+        while size % 2 == 0:
+            size //= 2
+        assert size in (1, 3, 5, 7)
+    assert transform_size(4096) == 8192
+
+
+@pytest.mark.parametrize("frozen", ["x", "filters", "skip"])
+def test_what_needs_no_gradient_gets_none_and_leaves_the_others_alone(frozen):
+    tensors = draw(dtype=torch.float64)
+    expected = outputs_and_gradients(long_convolution, tensors)
+    leaves = {name: x.requires_grad_(name != frozen) for name, x in tensors.items()}
+    y = long_convolution(**leaves)
+    generator = torch.Generator().manual_seed(1)
+    y.backward(torch.randn(y.shape, generator=generator, dtype=torch.float64))
+    for name, x in leaves.items():
+        if name == frozen:
+            assert x.grad is None
+        else:
+            assert_close(x.grad, expected[f"gradient of {name}"], name)
 
 
 BAD = {

@@ -16,7 +16,7 @@ offline = pytest.importorskip("offline", reason="Triton is not installed")
 
 from hybridlab.kernels.convolution import short_triton  # noqa: E402
 from hybridlab.kernels.normalization import norms_triton  # noqa: E402
-from hybridlab.kernels.selective_scan import scan_triton  # noqa: E402
+from hybridlab.kernels.selective_scan import scan_triton, step_triton  # noqa: E402
 
 KERNELS = {
     short_triton: ("forward_kernel", "backward_kernel", "step_kernel"),
@@ -28,6 +28,7 @@ KERNELS = {
         "segment_gradients_kernel",
         "gradients_kernel",
     ),
+    step_triton: ("step_kernel",),
 }
 
 
@@ -39,24 +40,40 @@ def convolution(dtype: torch.dtype, *, packed: bool = False) -> None:
     B, T, D, W = 1, 4096, 4096, 4
     x, weight, bias, past = tensor(B, T, D, dtype=dtype), tensor(D, W), tensor(D), tensor(B, W - 1, D)
     of_token = (tensor(T, dtype=torch.int32), tensor(T, dtype=torch.int32)) if packed else (None, None)
-    short_triton._run_forward(x, weight, bias, past, *of_token, True)
-    short_triton._run_backward(x, x, weight, bias, past, *of_token, True)
-    short_triton.short_convolution_step_triton(x[:, 0], weight, past, bias, "silu")
+    short_triton._forward(x, weight, bias, past, *of_token, True)
+    short_triton._backward(x, x, weight, bias, past, *of_token, True)
+    short_triton.short_convolution_step_triton(x[:, 0], weight, past, bias, True)
+
+
+def bare_convolution(W: int) -> None:
+    """Without bias, activation or past."""
+    x, weight = tensor(1, 4096, 4096), tensor(4096, W)
+    arguments = (x, weight, None, None, None, None, False)
+    short_triton._forward(*arguments)
+    short_triton._backward(x, *arguments)
+    short_triton.short_convolution_step_triton(x[:, 0], weight, tensor(1, W - 1, 4096), None, False)
 
 
 def norm(dtype: torch.dtype, gate: str, D: int, size: int) -> None:
     x = tensor(8, 4096, D, dtype=dtype)
-    arguments = (x, None if gate == "none" else x, tensor(D), 1e-5, 1 / size, size, gate)
-    norms_triton._run_forward(*arguments)
-    norms_triton._run_backward(x, *arguments)
+    for weight in (tensor(D), None):
+        arguments = (x, None if gate == "none" else x, weight, 1e-5, size, gate, True)
+        norms_triton._forward(*arguments)
+        norms_triton._backward(x, *arguments)
 
 
-def scan(dtype: torch.dtype, N: int) -> None:
+def scan(dtype: torch.dtype, N: int, *, bare: bool = False) -> None:
+    """`bare`: no D, z, bias or initial state, as a scan of other models than Mamba has it."""
     B, T, D = 1, 4096, 2048
     x, row, channel = tensor(B, T, D, dtype=dtype), tensor(B, T, N, dtype=dtype), tensor(D, dtype=torch.float32)
-    arguments = (x, x, tensor(D, N, dtype=torch.float32), row, row, channel, x, channel, None)
-    _, _, states, steps = scan_triton._run_forward(*arguments, True)
-    scan_triton._run_backward(x, None, *arguments, states, steps, True)
+    optional = (None, None, None) if bare else (channel, x, channel)
+    arguments = (x, x, tensor(D, N, dtype=torch.float32), row, row, *optional, None)
+    _, _, states, steps = scan_triton._forward(*arguments, not bare)
+    scan_triton._backward(x, None, *arguments, states, steps, not bare)
+    first, state = x[:, 0], tensor(B, D, N, dtype=torch.float32)
+    row, rates = row[:, 0], arguments[2]
+    optional = (None, None, None) if bare else (channel, first, channel)
+    step_triton.selective_scan_step_triton(first, first, rates, row, row, state, *optional, not bare)
 
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -64,13 +81,17 @@ MOST_REGISTERS = {
     "convolution": (lambda: convolution(BF16), 144),
     "convolution fp32": (lambda: convolution(FP32), 176),
     "convolution packed": (lambda: convolution(BF16, packed=True), 184),
-    "rms norm": (lambda: norm(BF16, "none", 2048, 2048), 72),
-    "gated norm, gate first": (lambda: norm(BF16, "before", 2048, 2048), 112),
-    "gated norm, gate last, groups": (lambda: norm(BF16, "after", 2048, 128), 104),
-    "gated norm fp32, widest": (lambda: norm(FP32, "before", 4096, 4096), 96),
+    "convolution, bare": (lambda: bare_convolution(4), 144),
+    "convolution of two taps, bare": (lambda: bare_convolution(2), 144),
+    "rms norm": (lambda: norm(BF16, "none", 2048, 2048), 128),
+    "gated norm, gate first": (lambda: norm(BF16, "before", 2048, 2048), 128),
+    "gated norm, gate last, groups": (lambda: norm(BF16, "after", 2048, 128), 128),
+    "gated norm fp32, widest": (lambda: norm(FP32, "before", 4096, 4096), 128),
     "scan N16": (lambda: scan(BF16, 16), 255),
     "scan N16 fp32": (lambda: scan(FP32, 16), 255),
     "scan N32": (lambda: scan(BF16, 32), 255),
+    "scan N1, bare": (lambda: scan(BF16, 1, bare=True), 255),
+    "scan N16, bare": (lambda: scan(BF16, 16, bare=True), 255),
 }
 """A call that launches kernels, and the registers a thread of any of them may take."""
 

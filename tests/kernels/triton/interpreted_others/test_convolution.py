@@ -101,7 +101,9 @@ def test_what_the_kernels_do_not_hold_is_computed_by_the_pytorch_form():
 def test_the_operator_keeps_the_rules_of_torch_library():
     x, weight, bias, past = (t.requires_grad_() for t in draw(T=5).values())
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
-    torch.library.opcheck(short_triton._forward, (x, weight, bias, past, None, None, True), test_utils=checks)
+    torch.library.opcheck(
+        short_triton.convolve.registered, (x, weight, bias, past, None, None, True), test_utils=checks
+    )
 
 
 def test_compiled_and_checkpointed_gradients_are_the_same():

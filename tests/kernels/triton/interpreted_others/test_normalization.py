@@ -65,14 +65,18 @@ def test_both_orders_of_the_gate_and_groups_equal_reference(names, norm_before_g
 
 
 def test_a_program_that_does_many_rows_equals_reference(monkeypatch):
-    monkeypatch.setattr(norms_triton, "PROGRAMS", 3)
-    monkeypatch.setattr(norms_triton, "TILE", 32)
+    monkeypatch.setattr(norms_triton, "SUMMING_PROGRAMS", 3)
+    monkeypatch.setattr(norms_triton, "SUMMING_TILE", 32)
+    norms_triton.tiling.cache_clear()
     assert_agrees("gated", draw("x", "z", "weight", shape=(1, 50, 12)), group_size=6)
+    norms_triton.tiling.cache_clear()
 
 
 def test_heads_of_a_joint_projection_are_not_copied():
     wide = torch.randn(2, 7, 3, 40)
-    rows = norms_triton._rows(wide[..., :2, :20], 2, 20)
+    rows, *strides = norms_triton._rows(wide[..., :2, :20], 2, 20)
+    assert rows is not None
+    assert strides == [120, 40]
     assert rows.data_ptr() == wide.data_ptr()
     weight = torch.randn(20)
     form, reference = FORMS["rms"]
@@ -101,7 +105,8 @@ def test_what_the_kernels_do_not_hold_is_computed_by_the_pytorch_form():
 def test_the_operator_keeps_the_rules_of_torch_library():
     x, z, weight = (t.requires_grad_() for t in draw("x", "z", "weight").values())
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
-    torch.library.opcheck(norms_triton._forward, (x, z, weight, 1e-5, 1 / 12, 12, "before"), test_utils=checks)
+    torch.library.opcheck(norms_triton.norm.registered, (x, z, weight, 1e-5, 12, "before", True), test_utils=checks)
+    torch.library.opcheck(norms_triton.norm.registered, (x, None, None, 1e-6, 12, "none", False), test_utils=checks)
 
 
 def test_compiled_and_checkpointed_gradients_are_the_same():
