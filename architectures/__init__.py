@@ -10,6 +10,8 @@ from .model import HybridModel, ModelState
 from .model_config import ModelConfig
 from .pattern import Pattern, Sublayer, Use, parse_pattern
 from .published import Published, load_published, published_names
+from .rehearsal import Operation, Rehearsal, rehearse
+from .steps import Step, begin
 
 __all__ = [
     "Bill",
@@ -22,11 +24,15 @@ __all__ = [
     "Mix",
     "ModelConfig",
     "ModelState",
+    "Operation",
     "Pattern",
     "Published",
+    "Rehearsal",
     "State",
+    "Step",
     "Sublayer",
     "Use",
+    "begin",
     "bill",
     "layer_config",
     "layer_names",
@@ -36,4 +42,5 @@ __all__ = [
     "nearest",
     "parse_pattern",
     "published_names",
+    "rehearse",
 ]

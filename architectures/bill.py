@@ -1,4 +1,5 @@
-"""What a model costs, from its config alone. LayerConfig says what is counted; this adds embedding, norms and head.
+"""What a model costs, from its config alone. LayerConfig says what is counted; this adds embedding, norms and head,
+and the weights that uses of a shared layer have for themselves.
 
 The embedding's lookup is no product of matrices and counts no FLOPs; the head counts 2 V D per token.
 """
@@ -7,7 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from .as_on_gpu import Precision
 from .model_config import ModelConfig
+from .training_memory import Optimizer, TrainingMemory, training_memory
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,35 @@ class Bill:
             for place in sublayer
         )
 
+    def training_memory(
+        self,
+        batch_size: int,
+        sequence_length: int,
+        *,
+        precision: Precision = "bf16",
+        optimizer: Optimizer = "adamw",
+        held_logits: bool = False,
+    ) -> TrainingMemory:
+        """Bytes of one training step on a GPU, by what they are for; see training_memory.py."""
+        return training_memory(
+            self.config,
+            self.parameters,
+            batch_size=batch_size,
+            sequence_length=sequence_length,
+            precision=precision,
+            optimizer=optimizer,
+            held_logits=held_logits,
+        )
+
     def _around_layers(self) -> int:
         config = self.config
         sublayers = config.sublayers()
-        norms = 1 + len(sublayers) + sum(len(branches) for branches in sublayers if len(branches) > 1)
+        norms = 1 + sum(branches[0].layer.norm != "none" for branches in sublayers)
+        if config.parallel == "average":
+            norms += sum(len(branches) for branches in sublayers if len(branches) > 1)
         embeddings = config.vocab_size * (1 if config.tie_embeddings else 2)
-        return config.d_model * (norms + embeddings)
+        per_use = sum(place.layer.parameters_per_use(config.d_model) for branches in sublayers for place in branches)
+        return config.d_model * (norms + embeddings) + per_use
 
 
 def bill(config: ModelConfig) -> Bill:

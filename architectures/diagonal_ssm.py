@@ -12,10 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..kernels import long_convolution
 from .initialization import log_uniform
 from .layer import State
 
 Discretization = Literal["zoh", "bilinear"]
+CHUNK = 256
+"""Tokens that a prompt is read by where there is a state."""
 
 
 class DiagonalSSM(nn.Module):
@@ -62,25 +65,32 @@ def diagonal_scan(
 ) -> tuple[Tensor, Tensor | None]:
     """(2 Re(C x_t) for every t [B,T,E], the last x or None if none was given)."""
     T = u_BTE.shape[1]
-    if modes_BEM is not None and T == 1:
+    if modes_BEM is None:
+        return long_convolution(u_BTE, decaying_kernel(log_decay_EM, C_EM, T)), None
+    if T == 1:
         modes_BEM = log_decay_EM.exp() * modes_BEM + u_BTE[:, 0, :, None]
         return 2 * (C_EM * modes_BEM).sum(-1).real[:, None], modes_BEM
-    powers_EMT = torch.exp(log_decay_EM[..., None] * torch.arange(T, device=u_BTE.device))
-    kernel_ET = 2 * torch.einsum("em,emt->et", C_EM, powers_EMT).real
-    y_BTE = causal_convolution(u_BTE, kernel_ET)
-    if modes_BEM is None:
-        return y_BTE, None
-    started_BEM = log_decay_EM.exp() * modes_BEM
-    y_BTE = y_BTE + 2 * torch.einsum("bem,emt->bte", C_EM * started_BEM, powers_EMT).real
-    last_BEM = powers_EMT[..., -1] * started_BEM
-    return y_BTE, last_BEM + torch.einsum("bte,emt->bem", u_BTE.to(powers_EMT.dtype), powers_EMT.flip(-1))
+    powers_EMT = torch.exp(log_decay_EM[..., None] * torch.arange(min(T, CHUNK), device=u_BTE.device))
+    kernel_ET = decaying_kernel(log_decay_EM, C_EM, powers_EMT.shape[-1])
+    outputs = []
+    for u in u_BTE.split(CHUNK, dim=1):
+        seen_EMT = powers_EMT[..., : u.shape[1]]
+        started_BEM = log_decay_EM.exp() * modes_BEM
+        carried = 2 * torch.einsum("bem,emt->bte", C_EM * started_BEM, seen_EMT).real
+        outputs.append(long_convolution(u, kernel_ET) + carried)
+        modes_BEM = seen_EMT[..., -1] * started_BEM
+        modes_BEM = modes_BEM + torch.einsum("bte,emt->bem", u.to(seen_EMT.dtype), seen_EMT.flip(-1))
+    return torch.cat(outputs, dim=1), modes_BEM
 
 
-def causal_convolution(u_BTE: Tensor, kernel_ES: Tensor) -> Tensor:
-    """y_t = Σ_s kernel_s u_{t-s}, [B,T,E], by FFT; the kernel's entries beyond T are not needed."""
-    T = u_BTE.shape[1]
-    spectrum = torch.fft.rfft(u_BTE, n=2 * T, dim=1) * torch.fft.rfft(kernel_ES[:, :T].T, n=2 * T, dim=0)
-    return torch.fft.irfft(spectrum, n=2 * T, dim=1)[:, :T]
+def decaying_kernel(log_decay_EM: Tensor, C_EM: Tensor, length: int) -> Tensor:
+    """[E,length]: 2 Re(Σ_m C_m exp(l log_decay_m)), with l = i + s j for a square of i and j: a product of two tables,
+    so that the powers of all modes at all lengths are nowhere written out."""
+    s = 1 << (length.bit_length() + 1) // 2
+    i, j = torch.arange(s, device=C_EM.device), torch.arange(-(-length // s), device=C_EM.device)
+    near_EMI = torch.exp(log_decay_EM[..., None] * i)
+    far_EMJ = C_EM[..., None] * torch.exp(log_decay_EM[..., None] * (s * j))
+    return 2 * (far_EMJ.mT @ near_EMI).real.flatten(1)[:, :length]
 
 
 def ssm_parameters(channels: int, d_state: int) -> int:

@@ -3,6 +3,8 @@
 A layer maps x [B,T,D] to y [B,T,D]. It neither normalises its input nor adds the residual: the model does
 (h = h + layer(norm(h))). With ``state=None`` it runs over whole sequences from nothing, which is how models train. With
 a state it continues from there, over a prompt (any T) or one token (T=1), and hands back the state after its input.
+A layer that reads more than x, or lets later layers read something of its own, says so and is handed a context; see
+context.py.
 
 Axes here and in mixers/: B batch, T time, S keys seen, D model width, H heads, K key (or query) and V value width of
 a head, N state size, P head width, E inner width, G groups, W convolution width, X experts.
@@ -23,6 +25,8 @@ from .errors import InvalidInput, nearest
 
 State = dict[str, Tensor]
 Scalar = int | float | bool | str
+NormPlace = Literal["pre", "post", "stream", "none"]
+Target = Literal["stream", "next"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +37,11 @@ class LayerConfig:
 
     - Parameters: trainable tensors. Active ones: those that one token meets (they differ for mixtures of experts).
     - FLOPs: forward only, a multiply-add is 2; products of matrices, convolutions, and a recurrence's two products per
-      token (key times value into the state, query times state out). Elementwise work (norms, gates, decays, softmax,
-      rotations) is not counted. Attention counts the keys that causality lets a token see, not the masked half.
-      Work that depends on how a recurrence is cut into chunks is not counted: it is the machine's choice.
+      token (key times value into the state, query times state out). A filter as long as the sequence (Hyena) counts as
+      the two transforms of its input, 5/2 n log₂ n each with n = 2T. Elementwise work (norms, gates, decays, softmax,
+      rotations) is not counted, nor what makes filters once a batch. Attention counts the keys that causality lets a
+      token see, not the masked half. Work that depends on how a recurrence is cut into chunks is not counted: it is the
+      machine's choice.
     - State: the bytes that decoding keeps per sequence, without the room that a growing cache leaves for its next
       tokens. Keys, values and convolution tails have the model's dtype; recurrent states are fp32; a position is
       one int64.
@@ -43,6 +49,24 @@ class LayerConfig:
 
     name: ClassVar[str]
     role: ClassVar[Literal["mixer", "mlp"]]
+
+    norm: NormPlace = "pre"
+    """Where the model's norm stands: ``pre``, h + f(norm(h)); ``post``, h + norm(f(h)) (OLMo); ``stream``, n + f(n)
+    with n = norm(h) (MiniMax); ``none``, h + f(h), for layers with norms of their own."""
+    residual_weight: float = 1.0
+    """What the stream is multiplied by before this layer's output is added (MiniMax)."""
+    adds_to: Target = "stream"
+    """What the output is added to: the stream, or only the next sublayer's input, before its norm (Zamba)."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names that this layer reads from the context; none by default."""
+        return ()
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """Names that it lets later layers read; none by default."""
+        return ()
 
     def build(self, d_model: int) -> "Layer":
         """The module, initialised as its paper says. Raises InvalidInput if the options do not fit ``d_model``."""
@@ -55,6 +79,15 @@ class LayerConfig:
     def active_parameters(self, d_model: int) -> int:
         """Parameters that one token meets."""
         return self.num_parameters(d_model)
+
+    def build_per_use(self, d_model: int) -> nn.Module | None:
+        """Weights that each place has for itself, however many share the layer (Zamba2's adapters): the context's
+        ``own``. None by default. Their FLOPs belong to ``flops_per_token``."""
+        return None
+
+    def parameters_per_use(self, d_model: int) -> int:
+        """Trainable parameters of ``build_per_use(d_model)``, exactly."""
+        return 0
 
     def flops_per_token(self, d_model: int, sequence_length: int) -> float:
         """Forward FLOPs of a token, the mean over the positions of a sequence of that length."""
@@ -83,7 +116,10 @@ class Layer(nn.Module):
 
     def forward(self, x_BTD: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
         """y [B,T,D] and the state after the last token (None without a state). A given state is consumed: decoding
-        updates its tensors in place, so that it must not be used again."""
+        updates its tensors in place, so that it must not be used again.
+
+        A layer that reads, shares or has weights per use takes a third argument, ``context: Context | None = None``.
+        """
         raise NotImplementedError
 
 

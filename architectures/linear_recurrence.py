@@ -19,6 +19,8 @@ def recur(
     bonus: Tensor | None = None,
     scale: float | None = None,
     normalize: bool = False,
+    value_scale_BTH: Tensor | None = None,
+    skip_H: Tensor | None = None,
 ) -> Tensor:
     """o [B,T,H,V] of gated_linear_attention; ``state["recurrent"]`` is read and replaced where there is one.
 
@@ -26,7 +28,15 @@ def recur(
     """
     if state is None:
         return gated_linear_attention(
-            q_BTHK, k_BTHK, v_BTHV, decay=decay, bonus=bonus, scale=scale, normalize=normalize
+            q_BTHK,
+            k_BTHK,
+            v_BTHV,
+            decay=decay,
+            bonus=bonus,
+            scale=scale,
+            normalize=normalize,
+            value_scale=value_scale_BTH,
+            skip=skip_H,
         )[0]
     if q_BTHK.shape[1] == 1:
         now = decay[:, 0] if decay is not None and decay.ndim > 1 else decay
@@ -39,6 +49,8 @@ def recur(
             bonus=bonus,
             scale=scale,
             normalize=normalize,
+            value_scale=None if value_scale_BTH is None else value_scale_BTH[:, 0],
+            skip=skip_H,
         )[:, None]
     o_BTHV, state["recurrent"] = gated_linear_attention(  # pyright: ignore[reportArgumentType]
         q_BTHK,
@@ -48,6 +60,8 @@ def recur(
         bonus=bonus,
         scale=scale,
         normalize=normalize,
+        value_scale=value_scale_BTH,
+        skip=skip_H,
         initial_state=state["recurrent"],
         output_final_state=True,
     )

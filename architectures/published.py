@@ -21,7 +21,12 @@ from .model_config import ModelConfig
 from .pattern import Pattern, parse_pattern
 
 CONFIDENCES = ("primary", "transcription", "secondary", "memory", "derived")
-_OF_ONE_WIDTH = ("n_heads", "n_kv_heads", "head_dim", "n_groups", "dt_rank", "kv_rank", "rope_dim")
+_OF_ONE_WIDTH = (
+    *("n_heads", "n_kv_heads", "n_key_heads", "head_dim", "value_dim", "n_groups"),
+    *("dt_rank", "kv_rank", "q_rank", "rope_dim"),
+)
+_OF_ANY_WIDTH = {"mamba": ("n_heads",), "moe": ("n_groups",)}
+"""Options that have such a name and count something else: Mamba's few parts, groups of experts."""
 FOLDER = Path(__file__).parent / "published"
 
 
@@ -83,7 +88,7 @@ class Published:
         full = dataclasses.replace(self.config, vocab_size=vocab_size or self.config.vocab_size)
         power = 1.0 if budget.by == "state" else 0.5
         shrink = (budget.wanted / budget.amount(full)) ** power
-        layers = {name: _of_any_width(options, shrink) for name, options in full.layers.items()}
+        layers = {name: _of_any_width(name, options, shrink) for name, options in full.layers.items()}
         return match(dataclasses.replace(full, layers=layers), budget)
 
 
@@ -111,9 +116,10 @@ def load_published(name: str) -> Published:
     return published
 
 
-def _of_any_width(options: Mapping[str, Any], shrink: float) -> dict[str, Any]:
+def _of_any_width(layer: str, options: Mapping[str, Any], shrink: float) -> dict[str, Any]:
     """A layer's options without the counts that fit one width alone; ``shrink`` is the new width over the old."""
-    free = {key: value for key, value in options.items() if key not in _OF_ONE_WIDTH}
+    bound = set(_OF_ONE_WIDTH) - set(_OF_ANY_WIDTH.get(layer, ()))
+    free = {key: value for key, value in options.items() if key not in bound}
     if "n_kv_heads" in options:
         groups = max(1, round(options["n_kv_heads"] * shrink))
         free |= {"n_heads": groups * (options["n_heads"] // options["n_kv_heads"]), "n_kv_heads": groups}

@@ -9,14 +9,22 @@ from torch import Tensor
 
 
 def attend(
-    q_BTHK: Tensor, k_BSHK: Tensor, v_BSHV: Tensor, window: int | None = None, scale: float | None = None
+    q_BTHK: Tensor,
+    k_BSHK: Tensor,
+    v_BSHV: Tensor,
+    window: int | None = None,
+    scale: float | None = None,
+    visible: Tensor | None = None,
 ) -> Tensor:
     """o [B,T,H,V]; the queries are the last T of the S tokens of the keys, which may have fewer heads, dividing H.
 
-    ``scale`` multiplies the scores, 1/sqrt(K) where left out.
+    ``scale`` multiplies the scores, 1/sqrt(K) where left out. ``visible`` [B,S] bool says instead which keys one query
+    (T = 1) sees, in whatever order they lie (`growing_cache.remember`).
     """
+    q_BTHK = q_BTHK if scale is None else q_BTHK * (scale * q_BTHK.shape[-1] ** 0.5)
+    if visible is not None:
+        return _one_of_many(q_BTHK, k_BSHK, v_BSHV, visible)
     q_BHTK, k_BHSK, v_BHSV = (x.transpose(1, 2) for x in (q_BTHK, k_BSHK, v_BSHV))
-    q_BHTK = q_BHTK if scale is None else q_BHTK * (scale * q_BHTK.shape[-1] ** 0.5)
     T, S = q_BHTK.shape[2], k_BHSK.shape[2]
     if window is None or window >= S:
         o_BHTV = _causal(q_BHTK, k_BHSK, v_BHSV)
@@ -25,6 +33,13 @@ def attend(
     else:
         o_BHTV = _sdpa(q_BHTK, k_BHSK, v_BHSV, mask=_band(T, S, window, q_BHTK.device))
     return o_BHTV.transpose(1, 2)
+
+
+def _one_of_many(q_B1HK: Tensor, k_BSGK: Tensor, v_BSGV: Tensor, visible_BS: Tensor) -> Tensor:
+    """One token a row. Query heads that share keys stand in the place of time, so that no key is copied for them."""
+    q_BGRK = q_B1HK[:, 0].unflatten(1, (k_BSGK.shape[2], -1))
+    o_BGRV = _sdpa(q_BGRK, k_BSGK.transpose(1, 2), v_BSGV.transpose(1, 2), mask=visible_BS[:, None, None])
+    return o_BGRV.flatten(1, 2)[:, None]
 
 
 def mean_keys_seen(sequence_length: int, window: int | None = None) -> float:

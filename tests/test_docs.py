@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import torch
-from hybridlab.architectures import HybridModel, ModelConfig, bill, parse_pattern
+from hybridlab.architectures import HybridModel, ModelConfig, bill, layer_config, layer_names, parse_pattern
+from hybridlab.architectures.huggingface import all_families
 from hybridlab.platform.loading import load_sweep
 from hybridlab.platform.sweep import expand, matched_models
 
@@ -48,3 +49,14 @@ def test_the_mixer_of_the_guide_trains_decodes_and_has_a_true_bill():
             logits, state = model(tokens_BT[:, t : t + 1], state)
             steps.append(logits)
     torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_the_readme_names_every_layer_and_every_family():
+    section = re.search(r"## Layers and families\n(.*?)\n## ", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert section
+    layers, families = section[1].split("`hybridlab import`")
+    rows = [line.split("|")[1] for line in layers.splitlines() if line.startswith("| `")]
+    ours = [name for name in layer_names() if type(layer_config(name)).__module__.startswith("hybridlab.")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == ours
+    rows = [line.split("|")[1] for line in families.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(all_families())

@@ -24,6 +24,8 @@ class ConvConfig(LayerConfig):
 
     d_conv: int = 3
     """Tokens that the convolution sees."""
+    bias: bool = False
+    """Biases of both matrices and of the convolution."""
 
     def __post_init__(self) -> None:
         self.require(self.d_conv >= 1, "d_conv", "at least 1")
@@ -32,10 +34,10 @@ class ConvConfig(LayerConfig):
         return GatedConvolution(self, d_model)
 
     def num_parameters(self, d_model: int) -> int:
-        return 4 * d_model**2 + convolution_parameters(d_model, self.d_conv, False)
+        return 4 * d_model * (d_model + self.bias) + convolution_parameters(d_model, self.d_conv, self.bias)
 
     def flops_per_token(self, d_model: int, sequence_length: int) -> float:
-        return 2 * self.num_parameters(d_model)
+        return 2 * d_model * (4 * d_model + self.d_conv)
 
     def state_bytes(self, d_model: int, sequence_length: int, dtype: torch.dtype = torch.bfloat16) -> int:
         return tail_bytes(d_model, self.d_conv, dtype)
@@ -46,9 +48,9 @@ class GatedConvolution(Layer):
 
     def __init__(self, config: ConvConfig, d_model: int) -> None:
         super().__init__()
-        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=False)
-        self.conv = ShortConvolution(d_model, config.d_conv, bias=False, activation=None)
-        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=config.bias)
+        self.conv = ShortConvolution(d_model, config.d_conv, bias=config.bias, activation=None)
+        self.out_proj = nn.Linear(d_model, d_model, bias=config.bias)
 
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None

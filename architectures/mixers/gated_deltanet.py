@@ -30,8 +30,8 @@ class GatedDeltaNetConfig(LayerConfig):
     name = "gated_deltanet"
     role = "mixer"
 
-    expand: float = 2.0
-    """Width of all values over d_model."""
+    expand: float | None = None
+    """Width of all values over d_model; left out: 2, or ``n_heads`` times ``head_dim`` where both are given."""
     n_heads: int | None = None
     """Heads of the values; left out: by ``head_dim``."""
     head_dim: int | None = None
@@ -44,15 +44,21 @@ class GatedDeltaNetConfig(LayerConfig):
     """Tokens that the convolution sees."""
     negative_eigenvalues: bool = False
     """Let β reach 2, so that a correction can overshoot (Grazzi et al. 2024; OLMo-Hybrid)."""
+    norm_eps: float = 1e-5
+    """Epsilon of the output's norm."""
 
     def __post_init__(self) -> None:
-        self.require(self.expand > 0, "expand", "above 0")
+        self.require(self.expand is None or self.expand > 0, "expand", "above 0")
         self.require(self.d_state is None or self.d_state >= 1, "d_state", "at least 1")
         self.require(self.d_conv >= 1, "d_conv", "at least 1")
 
     def heads(self, d_model: int) -> tuple[int, int, int, int]:
         """(value heads, key heads, key width, value width)."""
-        H, V = split_heads(self.name, round(self.expand * d_model), self.n_heads, self.head_dim)
+        if self.expand is None and self.n_heads is not None and self.head_dim is not None:
+            width = self.n_heads * self.head_dim
+        else:
+            width = round((self.expand or 2.0) * d_model)
+        H, V = split_heads(self.name, width, self.n_heads, self.head_dim)
         G = H if self.n_key_heads is None else self.n_key_heads
         require_divides(self.name, "n_key_heads", G, "n_heads", H)
         return H, G, self.d_state or V, V
@@ -92,6 +98,7 @@ class GatedDeltaNet(Layer):
         super().__init__()
         self.H, self.G, self.K, self.V = config.heads(d_model)
         self.most = 2.0 if config.negative_eigenvalues else 1.0
+        self.norm_eps = config.norm_eps
         self.in_proj = nn.Linear(d_model, config.convolved(d_model) + self.H * (self.V + 2), bias=False)
         self.conv = ShortConvolution(config.convolved(d_model), config.d_conv, bias=False)
         self.dt_bias = nn.Parameter(inverse_softplus(log_uniform(self.H, 1e-3, 1e-1)))
@@ -116,5 +123,5 @@ class GatedDeltaNet(Layer):
         decay_BTH = -self.A_log.float().exp() * F.softplus(dt.float() + self.dt_bias)
         beta_BTH = self.most * beta.float().sigmoid()
         o_BTHV = correct(q_BTGK, k_BTGK, v_BTHV, beta_BTH, decay=decay_BTH, state=state)
-        o_BTHV = gated_rms_norm(o_BTHV, z_BTHV, self.norm_weight, norm_before_gate=True)
+        o_BTHV = gated_rms_norm(o_BTHV, z_BTHV, self.norm_weight, self.norm_eps, norm_before_gate=True)
         return self.out_proj(o_BTHV.flatten(2)), state

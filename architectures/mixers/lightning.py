@@ -33,6 +33,8 @@ class LightningConfig(LayerConfig):
     """K: width of a head. Given both, their product may differ from d_model. Given neither: nearest to 64."""
     decay_factor: float = 1.0
     """Scales all slopes. MiniMax-01 lowers it with depth, from 1 at the first layer to almost 0 at the last."""
+    norm_eps: float = 1e-5
+    """Epsilon of the output's norm."""
 
     def __post_init__(self) -> None:
         self.require(self.decay_factor >= 0, "decay_factor", "at least 0")
@@ -75,7 +77,7 @@ class Lightning(Layer):
         inner = self.H * self.K
         self.qkv_proj = nn.Linear(d_model, 3 * inner, bias=False)
         self.gate_proj = nn.Linear(d_model, inner, bias=False)
-        self.norm = RMSNorm(inner)
+        self.norm = RMSNorm(inner, eps=config.norm_eps)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
         log_decay = [-config.decay_factor * 2.0 ** (-8 * (h + 1) / self.H) for h in range(self.H)]
         self.register_buffer("log_decay_H", torch.tensor(log_decay), persistent=False)

@@ -8,6 +8,7 @@ as in mamba-ssm.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,25 @@ class Mamba2Config(LayerConfig):
     """Least initial step."""
     dt_max: float = 1e-1
     """Largest initial step."""
+    dt_low: float = 0.0
+    """Steps are at least this (Nemotron-H)."""
+    dt_high: float | None = None
+    """Steps are at most this; left out: any."""
+    out_norm: Literal["gated", "before_gate", "none"] = "gated"
+    """rmsnorm(y * silu(z)), or rmsnorm(y) * silu(z), or y * silu(z) (Falcon-H1 has all three)."""
+    norm_eps: float = 1e-5
+    """Epsilon of that norm."""
+    bias: bool = False
+    """A bias of the projection into the layer."""
+    conv_bias: bool = True
+    """A bias of the convolution."""
+    out_bias: bool = False
+    """A bias of the projection out of it."""
 
     def __post_init__(self) -> None:
+        high = self.dt_high
+        self.require(self.dt_low >= 0, "dt_low", "at least 0")
+        self.require(high is None or high > self.dt_low, "dt_high", f"above dt_low={self.dt_low}, or left out")
         self.require(self.d_state >= 1, "d_state", "at least 1")
         self.require(self.d_conv >= 1, "d_conv", "at least 1")
         self.require(self.expand > 0, "expand", "above 0")
@@ -70,7 +88,9 @@ class Mamba2Config(LayerConfig):
         E, H, _ = self.sizes(d_model)
         convolved = self.convolved(d_model)
         projections = d_model * (E + convolved + H) + E * d_model
-        return projections + convolution_parameters(convolved, self.d_conv, True) + 3 * H + E
+        vectors = 3 * H + (self.out_norm != "none") * E  # steps' biases, A, D; the norm
+        vectors += self.bias * (E + convolved + H) + self.out_bias * d_model
+        return projections + convolution_parameters(convolved, self.d_conv, self.conv_bias) + vectors
 
     def flops_per_token(self, d_model: int, sequence_length: int) -> float:
         E, H, P = self.sizes(d_model)
@@ -90,14 +110,16 @@ class Mamba2(Layer):
         super().__init__()
         self.E, self.H, self.P = config.sizes(d_model)
         self.N, self.G = config.d_state, config.n_groups
-        self.in_proj = nn.Linear(d_model, self.E + config.convolved(d_model) + self.H, bias=False)
-        self.conv = ShortConvolution(config.convolved(d_model), config.d_conv, bias=True)
+        self.dt_low, self.dt_high = config.dt_low, config.dt_high
+        self.out_norm, self.norm_eps = config.out_norm, config.norm_eps
+        self.in_proj = nn.Linear(d_model, self.E + config.convolved(d_model) + self.H, bias=config.bias)
+        self.conv = ShortConvolution(config.convolved(d_model), config.d_conv, bias=config.conv_bias)
         dt_H = log_uniform(self.H, config.dt_min, config.dt_max)
         self.dt_bias = nn.Parameter(inverse_softplus(dt_H))
         self.A_log = nn.Parameter(torch.empty(self.H).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(self.H))
-        self.norm_weight = nn.Parameter(torch.ones(self.E))
-        self.out_proj = nn.Linear(self.E, d_model, bias=False)
+        self.norm_weight = nn.Parameter(torch.ones(self.E)) if config.out_norm != "none" else None
+        self.out_proj = nn.Linear(self.E, d_model, bias=config.out_bias)
 
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -113,9 +135,22 @@ class Mamba2(Layer):
         B_BTGN, C_BTGN = (m.unflatten(-1, (self.G, self.N)) for m in (B_BTGN, C_BTGN))
         x_BTHP = x_BTE.unflatten(-1, (self.H, self.P))
         dt_BTH = F.softplus(dt_BTH.float() + self.dt_bias)
+        if self.dt_low > 0 or self.dt_high is not None:
+            dt_BTH = dt_BTH.clamp(self.dt_low, self.dt_high)
         decay_BTH = -dt_BTH * self.A_log.float().exp()
-        v_BTHP = x_BTHP * dt_BTH[..., None].to(x_BTHP.dtype)
-        y_BTHP = recur(C_BTGN, B_BTGN, v_BTHP, decay=decay_BTH, scale=1.0, state=state)
-        y_BTHP = y_BTHP + x_BTHP * self.D[:, None].to(x_BTHP.dtype)
-        y_BTE = gated_rms_norm(y_BTHP.flatten(2), z_BTE, self.norm_weight, group_size=self.E // self.G)
-        return self.out_proj(y_BTE), state
+        y_BTHP = recur(
+            C_BTGN, B_BTGN, x_BTHP, decay=decay_BTH, scale=1.0, state=state, value_scale_BTH=dt_BTH, skip_H=self.D
+        )
+        return self.out_proj(self._gate(y_BTHP.flatten(2), z_BTE)), state
+
+    def _gate(self, y_BTE: Tensor, z_BTE: Tensor) -> Tensor:
+        if self.norm_weight is None:
+            return y_BTE * F.silu(z_BTE)
+        return gated_rms_norm(
+            y_BTE,
+            z_BTE,
+            self.norm_weight,
+            self.norm_eps,
+            norm_before_gate=self.out_norm == "before_gate",
+            group_size=self.E // self.G,
+        )

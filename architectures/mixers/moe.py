@@ -3,11 +3,16 @@ without a limit of capacity.
 
     p = softmax(W_r x);   y = Σ_{e in top k of p + b} p_e/Σp · expert_e(x) + shared experts(x)
 
+Variants: p = sigmoid(W_r x), weights scaled by a constant, and the choice narrowed first to the groups of experts whose
+two best have the largest sums (DeepSeek-V3, section 2.1.2; Kimi Linear); shared experts under a gate sigmoid(w x)
+(Qwen2-MoE, Qwen3-Next).
+
 Balance by loss (Fedus et al. 2021, equation 4): X Σ_e f_e P_e, f_e the share of choices that went to e and P_e its mean
 probability. Balance without loss (Wang et al. 2024, "Auxiliary-loss-free"): b_e, which only chooses, moves up by a
 fixed step after a batch that sent e too little, else down. It has no decoding state.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..heads import require_divides
 from ..layer import Layer, State, register
 from .mlp import MLP, FeedForwardConfig, activate
 
@@ -32,6 +38,23 @@ class MoEConfig(FeedForwardConfig):
     """Routed experts that a token goes to."""
     n_shared: int = 0
     """Experts that every token goes to."""
+    shared_hidden: int | None = None
+    """Width of all shared experts together; left out: as wide each as a routed one."""
+    latent: int | None = None
+    """Width that the routed experts work in, between two projections that all share (Nemotron 3 Super); left out:
+    d_model."""
+    shared_gate: bool = False
+    """Multiply what the shared experts give by sigmoid(w x)."""
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    """What makes p of the router's products."""
+    renormalize: bool = True
+    """Divide the chosen experts' p by their sum."""
+    scale: float = 1.0
+    """Multiplies the chosen experts' weights."""
+    n_groups: int = 1
+    """Groups of experts, a divisor of their number, of which only ``top_groups`` are open to a token."""
+    top_groups: int = 1
+    """Groups that are open to a token."""
     balance: Literal["loss", "bias", "none"] = "loss"
     """Load balancing: by an auxiliary loss, by a bias on the choice, or not at all."""
     balance_weight: float = 0.01
@@ -44,17 +67,48 @@ class MoEConfig(FeedForwardConfig):
         self.require(self.n_experts >= 1, "n_experts", "at least 1")
         self.require(1 <= self.top_k <= self.n_experts, "top_k", f"from 1 to n_experts={self.n_experts}")
         self.require(self.n_shared >= 0, "n_shared", "at least 0")
+        self.require(self.n_shared > 0 or not self.shared_gate, "shared_gate", "false where n_shared=0")
+        self.require(
+            self.shared_hidden is None or (self.shared_hidden >= 1 and self.n_shared > 0),
+            "shared_hidden",
+            "at least 1, and left out where n_shared=0",
+        )
+        self.require(self.latent is None or self.latent >= 1, "latent", "at least 1")
+        require_divides(self.name, "n_groups", self.n_groups, "n_experts", self.n_experts)
+        self.require(
+            self.n_groups == 1 or self.n_experts >= 2 * self.n_groups,
+            "n_groups",
+            f"at most half of n_experts={self.n_experts}: a group's score is the sum of its two best",
+        )
+        self.require(1 <= self.top_groups <= self.n_groups, "top_groups", f"from 1 to n_groups={self.n_groups}")
+        open_experts = self.top_groups * self.n_experts // self.n_groups
+        self.require(
+            self.top_k <= open_experts, "top_k", f"at most {open_experts}, the experts of {self.top_groups} groups"
+        )
         self.require(self.balance_weight >= 0, "balance_weight", "at least 0")
         self.require(self.bias_step >= 0, "bias_step", "at least 0")
 
     def build(self, d_model: int) -> "MoE":
         return MoE(self, d_model)
 
+    def shared_width(self, d_model: int) -> int:
+        """Of all shared experts together, 0 without."""
+        return self.shared_hidden or self.n_shared * self.width(d_model)
+
+    def for_every_token(self, d_model: int) -> int:
+        """Entries of the router, the projections to the latent width and back, the shared experts and their gate."""
+        shared = d_model * self.shared_width(d_model) * (self.n_inputs + 1)
+        return d_model * (self.n_experts + self.shared_gate + 2 * (self.latent or 0)) + shared
+
+    def of_an_expert(self, d_model: int) -> int:
+        """Entries of a routed expert."""
+        return (self.latent or d_model) * self.width(d_model) * (self.n_inputs + 1)
+
     def num_parameters(self, d_model: int) -> int:
-        return d_model * self.n_experts + (self.n_experts + self.n_shared) * self.weights(d_model)
+        return self.for_every_token(d_model) + self.n_experts * self.of_an_expert(d_model)
 
     def active_parameters(self, d_model: int) -> int:
-        return d_model * self.n_experts + (self.top_k + self.n_shared) * self.weights(d_model)
+        return self.for_every_token(d_model) + self.top_k * self.of_an_expert(d_model)
 
     def flops_per_token(self, d_model: int, sequence_length: int) -> float:
         return 2 * self.active_parameters(d_model)
@@ -72,13 +126,24 @@ class MoE(Layer):
     def __init__(self, config: MoEConfig, d_model: int) -> None:
         super().__init__()
         self.config = config
-        X, width = config.n_experts, config.width(d_model)
+        X, width, within = config.n_experts, config.width(d_model), config.latent or d_model
         self.router = nn.Linear(d_model, X, bias=False)
-        self.in_proj = nn.Parameter(torch.empty(X, d_model, config.n_inputs * width).uniform_(-1, 1) * d_model**-0.5)
-        self.out_proj = nn.Parameter(torch.empty(X, width, d_model).uniform_(-1, 1) * width**-0.5)
-        self.shared = MLP(config, d_model, copies=config.n_shared) if config.n_shared else None
+        self.to_latent = nn.Linear(d_model, within, bias=False) if config.latent else None
+        self.from_latent = nn.Linear(within, d_model, bias=False) if config.latent else None
+        self.in_proj = nn.Parameter(torch.empty(X, within, config.n_inputs * width).uniform_(-1, 1) * within**-0.5)
+        self.out_proj = nn.Parameter(torch.empty(X, width, within).uniform_(-1, 1) * width**-0.5)
+        self.shared = MLP(config, d_model, width=config.shared_width(d_model)) if config.n_shared else None
+        self.shared_gate = nn.Linear(d_model, 1, bias=False) if config.shared_gate else None
         self.register_buffer("choice_bias", torch.zeros(X))
         self.register_buffer("tokens_per_expert", torch.zeros(X, dtype=torch.int64), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MoE":
+        """Moves to a device or dtype; the bias on the choice stays fp32, as its steps are below bf16's."""
+        kept = self.choice_bias.float()
+        super()._apply(fn, recurse)
+        if not kept.is_meta:
+            self.choice_bias = kept.to(self.choice_bias.device)
+        return self
 
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -87,16 +152,35 @@ class MoE(Layer):
 
     def forward(self, x_BTD: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
         x_ND = x_BTD.flatten(0, 1)
-        p_NX = self.router(x_ND).float().softmax(-1)
-        chosen_NK = (p_NX + self.choice_bias).topk(self.config.top_k, dim=-1).indices
+        scores_NX = self.router(x_ND).float()
+        p_NX = scores_NX.softmax(-1) if self.config.score == "softmax" else scores_NX.sigmoid()
+        chosen_NK = self._open(p_NX + self.choice_bias).topk(self.config.top_k, dim=-1).indices
         weight_NK = p_NX.gather(-1, chosen_NK)
-        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
-        self.tokens_per_expert = torch.bincount(chosen_NK.flatten(), minlength=self.config.n_experts)
-        self._balance(p_NX)
-        y_ND = self._routed(x_ND, chosen_NK, weight_NK.to(x_ND.dtype))
+        if self.config.renormalize:
+            weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
+        weight_NK = self.config.scale * weight_NK
+        # Not bincount, which waits for the device to learn the greatest index: a CUDA graph of a step could not.
+        ones = torch.ones_like(chosen_NK.flatten())
+        self.tokens_per_expert = torch.zeros_like(self.tokens_per_expert).scatter_add(0, chosen_NK.flatten(), ones)
+        self._balance(p_NX if self.config.score == "softmax" else p_NX / p_NX.sum(-1, keepdim=True))
+        latent_ND = x_ND if self.to_latent is None else self.to_latent(x_ND)
+        y_ND = self._routed(latent_ND, chosen_NK, weight_NK.to(x_ND.dtype))
+        y_ND = y_ND if self.from_latent is None else self.from_latent(y_ND)
         if self.shared is not None:
-            y_ND = y_ND + self.shared(x_ND)[0]
+            shared_ND = self.shared(x_ND)[0]
+            y_ND = y_ND + (shared_ND if self.shared_gate is None else self.shared_gate(x_ND).sigmoid() * shared_ND)
         return y_ND.view_as(x_BTD), state
+
+    def _open(self, p_NX: Tensor) -> Tensor:
+        """p, minus infinity outside of the groups that are open to the token."""
+        groups, chosen = self.config.n_groups, self.config.top_groups
+        if chosen == groups:
+            return p_NX
+        p_NGE = p_NX.unflatten(-1, (groups, -1))
+        best_NG = p_NGE.topk(2, dim=-1).values.sum(-1)
+        closed_NG = torch.ones_like(best_NG, dtype=torch.bool)
+        closed_NG = closed_NG.scatter(-1, best_NG.topk(chosen, dim=-1).indices, False)
+        return p_NGE.masked_fill(closed_NG[..., None], -torch.inf).flatten(-2)
 
     def _routed(self, x_ND: Tensor, chosen_NK: Tensor, weight_NK: Tensor) -> Tensor:
         """The weighted sum of the chosen experts. Choices are sorted by expert, so that each has one block of rows."""

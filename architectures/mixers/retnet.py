@@ -93,8 +93,15 @@ class RetNet(Layer):
         start_B = None if state is None else state["position"]
         tables = rotation_tables(positions(B, T, start_B, x_BTD.device), self.K, ROPE_BASE)
         q_BTHK, k_BTHK = (rotate(m.unflatten(-1, (self.H, self.K)), tables) for m in (q, k))
-        o_BTHV = recur(q_BTHK, k_BTHK, v.unflatten(-1, (self.H, self.V)), decay=self.log_decay_H.float(), state=state)
+        o_BTHV = recur(q_BTHK, k_BTHK, v.unflatten(-1, (self.H, self.V)), decay=self.log_decay(x_BTD), state=state)
         if state is not None:
             state["position"] = state["position"] + T
-        o_BTHV = F.layer_norm(o_BTHV, (self.V,), eps=GROUP_NORM_EPS)
-        return self.out_proj(F.silu(gate_BTE) * o_BTHV.flatten(2)), state
+        return self.out_proj(F.silu(gate_BTE) * self.normalized(o_BTHV).flatten(2)), state
+
+    def log_decay(self, x_BTD: Tensor) -> Tensor:
+        """log γ, [H]."""
+        return self.log_decay_H.float()
+
+    def normalized(self, o_BTHV: Tensor) -> Tensor:
+        """Each head's output at a fixed size."""
+        return F.layer_norm(o_BTHV, (self.V,), eps=GROUP_NORM_EPS)

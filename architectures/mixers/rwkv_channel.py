@@ -1,4 +1,5 @@
-"""RWKV-6's channel mixing (Peng et al. 2024, section 4.2): a squared-ReLU MLP and a gate over a token-shifted input.
+"""RWKV's channel mixing: a squared-ReLU MLP and a gate over a token-shifted input (RWKV-6, Peng et al. 2024, section
+4.2); RWKV-7 (Peng et al. 2025) has no gate.
 
     k = x + (x_prev - x) * μ_k;   r = x + (x_prev - x) * μ_r;   out = sigmoid(W_r r) * W_out relu(W_k k)²
 
@@ -19,30 +20,33 @@ from .mlp import HIDDEN_MULTIPLE
 @register
 @dataclass(frozen=True, kw_only=True)
 class RWKVChannelConfig(LayerConfig):
-    """RWKV-6's channel mixing."""
+    """RWKV-6's channel mixing, or without its gate RWKV-7's."""
 
     name = "rwkv_channel"
     role = "mlp"
 
     hidden: int | None = None
-    """Hidden width; left out: 3.5 d_model, to the nearest multiple of 8."""
+    """Hidden width; left out: 3.5 d_model with the gate, 4 without, to the nearest multiple of 8."""
+    gate: bool = True
+    """RWKV-6's gate sigmoid(W_r r)."""
 
     def __post_init__(self) -> None:
         self.require(self.hidden is None or self.hidden >= 1, "hidden", "at least 1")
 
     def width(self, d_model: int) -> int:
         """The hidden width."""
-        return self.hidden or max(1, round(3.5 * d_model / HIDDEN_MULTIPLE)) * HIDDEN_MULTIPLE
+        ratio = 3.5 if self.gate else 4.0
+        return self.hidden or max(1, round(ratio * d_model / HIDDEN_MULTIPLE)) * HIDDEN_MULTIPLE
 
     def weights(self, d_model: int) -> int:
-        """Entries of the three matrices."""
-        return 2 * d_model * self.width(d_model) + d_model**2
+        """Entries of the two or three matrices."""
+        return 2 * d_model * self.width(d_model) + self.gate * d_model**2
 
     def build(self, d_model: int) -> "RWKVChannel":
         return RWKVChannel(self, d_model)
 
     def num_parameters(self, d_model: int) -> int:
-        return self.weights(d_model) + 2 * d_model
+        return self.weights(d_model) + (1 + self.gate) * d_model
 
     def flops_per_token(self, d_model: int, sequence_length: int) -> float:
         return 2 * self.weights(d_model)
@@ -57,9 +61,10 @@ class RWKVChannel(Layer):
     def __init__(self, config: RWKVChannelConfig, d_model: int) -> None:
         super().__init__()
         mix = 1 - ramp(d_model) ** 0.5  # the official trainer's, for a layer in the middle of the stack
-        self.mix_k, self.mix_r = nn.Parameter(mix), nn.Parameter(mix.clone())
+        self.mix_k = nn.Parameter(mix)
+        self.mix_r = nn.Parameter(mix.clone()) if config.gate else None
         self.k_proj = nn.Linear(d_model, config.width(d_model), bias=False)
-        self.r_proj = nn.Linear(d_model, d_model, bias=False)
+        self.r_proj = nn.Linear(d_model, d_model, bias=False) if config.gate else None
         self.out_proj = nn.Linear(config.width(d_model), d_model, bias=False)
 
     def init_state(
@@ -69,5 +74,7 @@ class RWKVChannel(Layer):
 
     def forward(self, x_BTD: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
         back_BTD = shift(x_BTD, state) - x_BTD
-        k = F.relu(self.k_proj(x_BTD + back_BTD * self.mix_k)).square()
-        return self.r_proj(x_BTD + back_BTD * self.mix_r).sigmoid() * self.out_proj(k), state
+        y_BTD = self.out_proj(F.relu(self.k_proj(x_BTD + back_BTD * self.mix_k)).square())
+        if self.r_proj is not None and self.mix_r is not None:
+            y_BTD = self.r_proj(x_BTD + back_BTD * self.mix_r).sigmoid() * y_BTD
+        return y_BTD, state

@@ -452,3 +452,28 @@ def test_steps_start_between_their_bounds(name):
     assert dt.min() >= 0.002 * 0.999
     assert dt.max() <= 0.05 * 1.001
     assert dt.max() > 4 * dt.min()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 5])
+def test_hymba_equals_its_two_halves_between_shared_projections(window):
+    """Its Mamba half is ``mamba``'s, which is tested above; values are twice as wide as keys."""
+    layer, x = built("hymba", n_heads=4, n_kv_heads=2, window=window, d_state=4), inputs()
+    q, k, v = (
+        m.unflatten(-1, (n, -1)) for m, n in zip(layer.qkv_proj(x).split([32, 16, 32], -1), (4, 2, 2), strict=True)
+    )
+    angle = torch.arange(17)[:, None] * 10_000.0 ** (-torch.arange(4) / 4)
+    turn = torch.polar(torch.ones_like(angle), angle)[:, None]
+
+    def turned(m):
+        m = torch.complex(*m.chunk(2, -1)) * turn
+        return torch.cat([m.real, m.imag], -1)
+
+    q, k, v = (m.transpose(1, 2) for m in (turned(q), turned(k).repeat_interleave(2, 2), v.repeat_interleave(2, 2)))
+    back = torch.arange(17)[:, None] - torch.arange(17)
+    unseen = (back < 0) | (back >= (window or 17))
+    attended = ((q @ k.mT / 8**0.5).masked_fill(unseen, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2)
+    halves = []
+    for half, norm in ((attended, layer.attention_norm), (layer.mamba.inner(x, None), layer.mamba_norm)):
+        halves.append(half / (half.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight)
+    assert_same(layer(x)[0], (halves[0] + halves[1]) / 2 @ layer.mamba.out_proj.weight.T)

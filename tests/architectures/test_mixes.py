@@ -4,7 +4,16 @@ import itertools
 from fractions import Fraction
 
 import pytest
-from hybridlab.architectures import InvalidInput, parse_pattern
+import torch
+from hybridlab.architectures import (
+    HybridModel,
+    InvalidInput,
+    ModelConfig,
+    bill,
+    layer_config,
+    layer_names,
+    parse_pattern,
+)
 from hybridlab.architectures.mixes import PLACEMENTS, Mix, place, share
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,3 +161,37 @@ def test_an_impossible_mix_is_refused_in_one_line_with_the_value(values, named):
 def test_an_unknown_layer_of_a_mix_is_named():
     with pytest.raises(InvalidInput, match="unknown layer 'mamba9'"):
         Mix(depth=2, mixer="mamba9").pattern()
+
+
+MIXERS = [name for name in layer_names() if layer_config(name).role == "mixer" and not layer_config(name).reads]
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_every_mixer_is_built_at_every_share_place_depth_and_slot_of_experts(mixer):
+    """The bill of each is that of the model that is built."""
+    layers = {"moe": {"n_experts": 2, "top_k": 1, "hidden": 8}}
+    last = {"adds_to": "stream"} if layer_config(mixer).adds_to != "stream" else {}
+    axes = itertools.product(["0", "1:2", "1:1"], ["even", "sandwich"], [2, 3], [1.0, 0.5], [0, 2])
+    for ratio, placement, depth, mlp_share, moe_every in axes:
+        mix = Mix(depth=depth, mixer=mixer, ratio=ratio, placement=placement, mlp_share=mlp_share, moe_every=moe_every)
+        config = ModelConfig(
+            pattern=str(mix.pattern()),
+            d_model=32,
+            vocab_size=8,
+            layers={**layers, mixer: {**layers.get(mixer, {}), **last}},
+        )
+        with torch.device("meta"):
+            model = HybridModel(config)
+        assert bill(config).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("ratio", ["1:3", "1:1", "3:1"])
+def test_one_shared_cache_serves_any_share_of_attention(ratio):
+    """YOCO as a mix: the first attention makes the cache, however many there are."""
+    attention = "attn{keys_values=share} (attn{keys_values=read})*11"
+    pattern = Mix(depth=12, mixer="gated_retention", attention=attention, ratio=ratio, placement="back").pattern()
+    config = ModelConfig(pattern=str(pattern), d_model=32, vocab_size=8)
+    kept = [place.layer.state_bytes(32, 100) for sublayer in config.sublayers() for place in sublayer]
+    attentions = [n for n, sublayer in zip(kept, config.sublayers(), strict=True) if sublayer[0].layer.name == "attn"]
+    assert attentions[0] > 0
+    assert sum(attentions[1:]) == 0

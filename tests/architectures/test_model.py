@@ -86,6 +86,23 @@ def test_a_mask_chooses_the_positions_that_get_logits():
     assert_same(model(tokens, at_BT=at)[0], model(tokens)[0][at])
 
 
+@pytest.mark.parametrize("options", [{}, {"logit_scale": 0.3}, {"logit_cap": 2.0}, {"tie_embeddings": False}], ids=str)
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_the_loss_is_the_cross_entropy_of_the_logits_with_the_same_gradients(options, share):
+    model, tokens = built("mamba2 attn", **options).train(), texts()
+    targets = tokens.roll(-1, 1)
+    targets[torch.rand(tokens.shape, generator=torch.Generator().manual_seed(2)) > share] = -100
+    at = targets != -100
+    losses = (
+        model.loss(tokens, targets),
+        torch.nn.functional.cross_entropy(model(tokens, at_BT=at)[0], targets[at]),
+    )
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    assert_same(*losses)
+    for ours, wanted in zip(*gradients, strict=True):
+        assert_same(ours, wanted)
+
+
 def test_places_with_one_label_share_their_weights_and_no_state():
     model = built("(mamba2 attn@a)*2")
     assert len(model.layers) == 3
