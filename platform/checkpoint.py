@@ -20,8 +20,10 @@ from safetensors.torch import save_model as write_weights
 from torch import Tensor, nn
 
 from ..architectures import HybridModel, InvalidInput, ModelConfig
+from ..architectures.initialization import unfilled
 from ..experiments import Tokenizer, load_tokenizer
 from .atomic import replacing, write_json
+from .folders import runs_folder
 
 MODEL_FILE, CONFIG_FILE, TRAINING_FILE = "model.safetensors", "model.json", "training.safetensors"
 
@@ -41,8 +43,12 @@ def save_model(
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> HybridModel:
-    """The model that ``save_model`` wrote, in evaluation mode. Raises InvalidInput if the folder has none."""
-    model = HybridModel(ModelConfig.from_dict(_written(folder)["model"]))
+    """The model that ``save_model`` wrote, in its dtype, in evaluation mode. Raises InvalidInput if the folder has
+    none."""
+    with unfilled():
+        model = HybridModel(ModelConfig.from_dict(_written(folder)["model"]))
+    with safetensors.safe_open(folder / MODEL_FILE, framework="pt") as opened:
+        model.to(opened.get_tensor("embedding.weight").dtype)
     read_weights(model, folder / MODEL_FILE)
     return model.to(device).eval()
 
@@ -58,6 +64,19 @@ def load_model_tokenizer(folder: Path) -> Tokenizer | None:
 def trained_length(folder: Path) -> int | None:
     """Tokens per sequence that a saved model was trained at; none if nobody said."""
     return _written(folder)["sequence_length"]
+
+
+def find_checkpoint(run: str) -> Path:
+    """The folder of a finished model, by trial id, trial folder or the folder itself. Raises InvalidInput if there is
+    none."""
+    places = [Path(run), Path(run) / "checkpoint", *sorted(runs_folder().glob(f"*/{Path(run).name}/checkpoint"))]
+    for place in places:
+        if (place / CONFIG_FILE).is_file():
+            return place
+    under = str(runs_folder())
+    raise InvalidInput(
+        f"no run {run!r}: neither a finished model's folder nor the id of a finished trial under {under!r}"
+    )
 
 
 def save_training(

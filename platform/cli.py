@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
+from .exchange import export_command, import_command
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -80,6 +82,11 @@ def show_command(
     overrides: Overrides = None,
     as_json: AsJson = False,
     parameters: Annotated[float | None, typer.Option(help="Match every model to this many parameters (30e6).")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Predict time and memory on a GPU that rates were measured on (h100).")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="With --gpu: sequences at once.", min=1)] = 4,
+    length: Annotated[int, typer.Option(help="With --gpu: tokens of each.", min=2)] = 2048,
 ) -> None:
     """What would run, and what each model costs, before anything starts.
 
@@ -88,11 +95,20 @@ def show_command(
     from .show import show, table
 
     shown = show(what, overrides or [], parameters)
+    predicted = []
+    if gpu is not None:
+        from . import show_gpu
+
+        predicted = show_gpu.predictions(shown.configs, gpu, batch, length)
     if as_json:
-        _print_json(shown.models)
+        _print_json(show_gpu.plain(shown.models, predicted) if predicted else shown.models)
         return
     out = _console()
     out.print(table(shown))
+    if predicted:
+        out.print(show_gpu.table([model["name"] for model in shown.models], predicted))
+        for line in show_gpu.remarks(predicted):
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
     if shown.sweep is not None:
         _print_plan(out, shown.sweep, len(shown.trials), shown.training_flops)
 
@@ -210,6 +226,57 @@ def bench_kernels_command(
     if not torch.cuda.is_available():
         raise InvalidInput("the kernel benchmark needs a CUDA GPU; `hybridlab doctor` says what this machine has")
     run_benchmarks(output, ops=op or None, peers=peers)
+
+
+command("import")(import_command)
+command("export")(export_command)
+
+
+@command("rates", of=bench)
+def bench_rates_command(
+    output: Annotated[Path, typer.Option(help="Write them to FILE.json (kernels/benchmarks/rates_h100.json).")],
+) -> None:
+    """Measure what this machine's GPU does how fast: what `show --gpu` predicts from."""
+    import torch
+
+    from ..architectures import InvalidInput
+    from .atomic import write_json
+
+    if not torch.cuda.is_available():
+        raise InvalidInput("rates are measured on a CUDA GPU; `hybridlab doctor` says what this machine has")
+    from ..kernels.benchmarks.rates import measure_rates
+
+    err = _console(stderr=True)
+    rates = measure_rates(lambda line: err.print(line, highlight=False, markup=False))
+    write_json(output, rates)
+
+
+@command("steps", of=bench)
+def bench_steps_command(
+    as_json: AsJson = False,
+    rates: Annotated[Path | None, typer.Option(help="Rates of `bench rates`; else those that come along.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only these rows; may be repeated.")] = None,
+) -> None:
+    """Time training steps of whole models on this machine's GPU, against what `show --gpu` predicts."""
+    import torch
+
+    from ..architectures import InvalidInput, nearest
+    from .gpu_rates import Rates, rates_of
+    from .step_benchmark import MODELS, run_steps, table
+
+    for name in model or []:
+        if name not in MODELS:
+            raise InvalidInput(f"--model {name!r}: {nearest(name, MODELS)}")
+    if not torch.cuda.is_available():
+        raise InvalidInput("steps are measured on a CUDA GPU; `hybridlab doctor` says what this machine has")
+    gpu = torch.cuda.get_device_name()
+    err = _console(stderr=True)
+    known = rates_of(gpu) if rates is None else Rates(json.loads(rates.read_text()))
+    rows = run_steps(known, model, lambda line: err.print(line, highlight=False, markup=False))
+    if as_json:
+        _print_json(rows)
+    else:
+        _console().print(table(rows, gpu))
 
 
 @command("doctor")

@@ -169,6 +169,16 @@ class ModelSpec:
     """One matrix for embedding and output (the default)."""
     norm_eps: float | None = None
     """Added under the root of every norm."""
+    parallel: str | None = None
+    """How parallel branches join: ``average`` (after a norm each, the default) or ``sum``."""
+    embedding_scale: float | None = None
+    """Multiplies the embeddings as they enter the stream (1)."""
+    residual_scale: float | None = None
+    """Multiplies what each sublayer adds to the stream (1)."""
+    logit_scale: float | None = None
+    """Multiplies the logits (1)."""
+    logit_cap: float | None = None
+    """Soft cap of the logits, cap * tanh(logits / cap); none unless given."""
     match: bool = True
     """Whether the sweep's budget applies to this model."""
 

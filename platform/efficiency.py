@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..architectures import HybridModel, ModelState
+from ..architectures import HybridModel, ModelState, Step, begin
 from .config import EfficiencyConfig
 
 LEAST_REPETITIONS = 3
@@ -33,8 +33,8 @@ def measure(model: HybridModel, config: EfficiencyConfig) -> dict[str, float]:
         seconds = _median_seconds(lambda: tokens_BT, lambda tokens: _prefill(model, tokens), config.seconds, device)  # noqa: B023
         metrics[f"efficiency/prefill_tokens_per_second/{length}"] = tokens_BT.numel() / seconds
         seconds = _median_seconds(
-            lambda: _prefill(model, tokens_BT),  # noqa: B023
-            lambda state: _decode(model, tokens_BT[:, -1:], state, config.decode_tokens),  # noqa: B023
+            lambda: begin(model, list(tokens_BT), config.decode_tokens)[1],  # noqa: B023
+            lambda step: _decode(step, tokens_BT[:, -1], config.decode_tokens),  # noqa: B023
             config.seconds,
             device,
         )
@@ -51,9 +51,10 @@ def _prefill(model: HybridModel, tokens_BT: Tensor) -> ModelState:
     return state
 
 
-def _decode(model: HybridModel, token_B1: Tensor, state: ModelState | None, n_tokens: int) -> None:
-    for _ in range(n_tokens):
-        _, state = model(token_B1, state)
+def _decode(step: Step, token_B: Tensor, n_tokens: int) -> None:
+    with step:
+        for _ in range(n_tokens):
+            step(token_B)
 
 
 def _median_seconds(

@@ -24,12 +24,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from torch import Tensor
 
 from ..architectures import HybridModel, InvalidInput
 from ..experiments import Tokenizer
-from .checkpoint import CONFIG_FILE, load_model, load_model_tokenizer, trained_length
-from .folders import runs_folder
+from .checkpoint import find_checkpoint, load_model, load_model_tokenizer, trained_length
 
 TOKENS_PER_BATCH = 16384
 """Tokens that are scored at once, however many requests a batch may have: their logits are in memory together."""
@@ -184,31 +182,19 @@ class HybridLabLM(TemplateLM):
                 self.cache_hook.add_partial("generate_until", requests[i].args, text)
         return [answers[i] for i in range(len(requests))]
 
-    @torch.inference_mode()
     def _write(self, prompts: list[list[int]], wish: "_Wish") -> list[str]:
-        """Continue prompts of different lengths together: all are read to the shortest one's end at once, then step
-        by step, the longer ones fed with their own tokens. No padding ever enters a state."""
-        shortest, longest = min(map(len, prompts)), max(map(len, prompts))
+        """Continue prompts of different lengths together."""
         written: list[list[int]] = [[] for _ in prompts]
         open_ = [True] * len(prompts)
-        state = self.model.init_state(len(prompts))
-        tokens_BT = torch.tensor([prompt[:shortest] for prompt in prompts], device=self._device)
-        for position in range(shortest, longest + wish.most):
-            last_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
-            last_BT[:, -1] = True
-            logits_BV, state = self.model(tokens_BT, state, at_BT=last_BT)
-            chosen = _choose(logits_BV, wish.temperature).tolist()
-            for b, prompt in enumerate(prompts):
-                if position < len(prompt):
-                    chosen[b] = prompt[position]
-                elif open_[b]:
-                    written[b].append(chosen[b])
-                    open_[b] = chosen[b] != self.eot_token_id and len(written[b]) < wish.most
+        for token_B in self.model.stream(prompts, wish.most, temperature=wish.temperature):
+            for b, token in enumerate(token_B.tolist()):
+                if open_[b]:
+                    written[b].append(token)
+                    open_[b] = token != self.eot_token_id
                     if wish.until and len(written[b]) % LOOK_EVERY == 0:
                         open_[b] &= not any(stop in self.text.decode(written[b]) for stop in wish.until)
             if not any(open_):
                 break
-            tokens_BT = torch.tensor(chosen, device=self._device)[:, None]
         texts = [self.text.decode([token for token in tokens if token != self.eot_token_id]) for tokens in written]
         return [_before(text, wish.until) for text in texts]
 
@@ -235,19 +221,6 @@ def _available(device: str | None) -> str:
     return device
 
 
-def find_checkpoint(run: str) -> Path:
-    """The folder of a finished model, by trial id, trial folder or the folder itself. Raises InvalidInput if there is
-    none."""
-    places = [Path(run), Path(run) / "checkpoint", *sorted(runs_folder().glob(f"*/{Path(run).name}/checkpoint"))]
-    for place in places:
-        if (place / CONFIG_FILE).is_file():
-            return place
-    under = str(runs_folder())
-    raise InvalidInput(
-        f"no run {run!r}: neither a finished model's folder nor the id of a finished trial under {under!r}"
-    )
-
-
 @dataclass(frozen=True, order=True)
 class _Wish:
     """How a request wants its text; requests that want the same are written together."""
@@ -267,12 +240,6 @@ class _Wish:
 def _arguments(request: Instance) -> tuple[Any, ...]:
     """lm-eval types them as a union over its kinds of request."""
     return request.args
-
-
-def _choose(logits_BV: Tensor, temperature: float) -> Tensor:
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    return torch.multinomial((logits_BV.float() / temperature).softmax(-1), 1)[:, 0]
 
 
 def _before(text: str, stops: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class PatternOptions:
     """Options by layer name."""
     tie_embeddings: bool = True
     """One matrix for embedding and output."""
+    parallel: str = "average"
+    """How parallel branches join: average (after a norm each) or sum."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Shown:
     """Tokens per sequence over which ``flops_per_token`` (forward) is averaged."""
     sweep: SweepConfig | None = None
     trials: Sequence[TrialConfig] = ()
+    configs: Sequence[ModelConfig] = ()
+    """The models themselves, in their order."""
 
     @property
     def training_flops(self) -> float:
@@ -91,8 +95,9 @@ def show_sweep(sweep: SweepConfig) -> Shown:
     """A sweep's models at their matched widths, and its trials."""
     trials = expand(sweep)
     length = sweep.match.sequence_length if sweep.match else PatternOptions.sequence_length
-    models = [describe(model.name, model.config, length, model.mismatch) for model in matched_models(sweep)]
-    return Shown(models, length, sweep, trials)
+    matched = list(matched_models(sweep))
+    models = [describe(model.name, model.config, length, model.mismatch) for model in matched]
+    return Shown(models, length, sweep, trials, [model.config for model in matched])
 
 
 def describe(name: str, config: ModelConfig, sequence_length: int, mismatch: float | None) -> dict[str, Any]:
@@ -137,17 +142,18 @@ def table(shown: Shown) -> Table:
 
 def _show_published(name: str, overrides: Sequence[str], parameters: float | None) -> Shown:
     published = load_published(name)
-    own: dict[str, Any] = {key: getattr(published.config, key) for key in ("d_model", "vocab_size", "tie_embeddings")}
+    own: dict[str, Any] = {key: getattr(published.config, key) for key in _MODEL_KEYS}
     own["layers"] = {key: dict(value) for key, value in published.config.layers.items()}
     options = _options(overrides, own)
     if parameters is None:
-        config, mismatch = _model(published.config.pattern, options, published.config.norm_eps), None
+        config, mismatch = replace(published.config, **_chosen(options)), None
     elif {key.split("=")[0] for key in overrides} - {"vocab_size", "sequence_length"}:
         raise InvalidInput(f"{name}: with --parameters only vocab_size and sequence_length can be chosen")
     else:
         scaled = published.scaled(Budget(by="parameters", value=parameters), vocab_size=options.vocab_size)
         config, mismatch = scaled.config, scaled.mismatch
-    return Shown([describe(name, config, options.sequence_length, mismatch)], options.sequence_length)
+    length = options.sequence_length
+    return Shown([describe(name, config, length, mismatch)], length, configs=[config])
 
 
 def _show_pattern(text: str, overrides: Sequence[str], parameters: float | None) -> Shown:
@@ -156,18 +162,20 @@ def _show_pattern(text: str, overrides: Sequence[str], parameters: float | None)
     if parameters is not None:
         found = match(config, Budget(by="parameters", value=parameters))
         config, mismatch = found.config, found.mismatch
-    return Shown([describe(config.pattern, config, options.sequence_length, mismatch)], options.sequence_length)
+    length = options.sequence_length
+    return Shown([describe(config.pattern, config, length, mismatch)], length, configs=[config])
 
 
-def _model(pattern: str, options: PatternOptions, norm_eps: float = 1e-5) -> ModelConfig:
-    return ModelConfig(
-        pattern=pattern,
-        d_model=options.d_model,
-        vocab_size=options.vocab_size,
-        layers=options.layers,
-        tie_embeddings=options.tie_embeddings,
-        norm_eps=norm_eps,
-    )
+def _model(pattern: str, options: PatternOptions) -> ModelConfig:
+    return ModelConfig(pattern=pattern, **_chosen(options))
+
+
+_MODEL_KEYS = ("d_model", "vocab_size", "layers", "tie_embeddings", "parallel")
+
+
+def _chosen(options: PatternOptions) -> dict[str, Any]:
+    """What of the options is the model's."""
+    return {key: getattr(options, key) for key in _MODEL_KEYS}
 
 
 def _options(overrides: Sequence[str], defaults: dict[str, Any]) -> PatternOptions:

@@ -23,6 +23,15 @@ from .tasks import build_task, canonical
 from .trial_id import trial_id
 
 AXIS_ROOTS = ("model", "task", "training", "evaluation")
+_MODEL_OPTIONS = (
+    "tie_embeddings",
+    "norm_eps",
+    "parallel",
+    "embedding_scale",
+    "residual_scale",
+    "logit_scale",
+    "logit_cap",
+)
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,7 @@ def _as_written(sweep: SweepConfig, name: str, axes: Mapping[str, Any], vocab_si
     layers = [dataclasses.asdict(sweep.defaults), given, *_at(axes, "model")]
     spec = merge(ModelSpec, *layers, prefix=f"models.{name}.")
     with _naming(f"models.{name}"):
-        options = {key: getattr(spec, key) for key in ("tie_embeddings", "norm_eps") if getattr(spec, key) is not None}
+        options = {key: getattr(spec, key) for key in _MODEL_OPTIONS if getattr(spec, key) is not None}
         if spec.d_model is None:
             raise InvalidInput("no d_model; give it here or under defaults")
         pattern = _pattern(spec, layers)

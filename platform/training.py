@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..architectures import HybridModel
@@ -25,7 +24,7 @@ from ..experiments import Task
 from .checkpoint import load_training, save_training
 from .config import TrialConfig
 from .curve import Curve
-from .evaluation import autocast, evaluate, labelled_logits
+from .evaluation import autocast, evaluate
 from .optimization import learning_rate, optimizer_for
 
 Report = Callable[[dict[str, Any]], None]
@@ -102,9 +101,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.progress.step, config)
         with autocast(config.precision, self.device):
-            logits_NV = labelled_logits(self.model, batch)
+            loss = self.model.loss(batch.tokens_BT, batch.targets_BT)
             balance = self.model.auxiliary_loss()
-        loss = F.cross_entropy(logits_NV.float(), batch.targets_N)
         self.optimizer.zero_grad(set_to_none=True)
         (loss + config.auxiliary_loss * balance).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip or math.inf)

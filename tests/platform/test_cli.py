@@ -236,6 +236,6 @@ def test_a_bare_command_and_an_unknown_option_explain_themselves():
 
 
 def test_the_kernel_benchmark_names_what_it_has_and_what_it_needs(monkeypatch):
-    assert "--op 'rwkv5': did you mean 'rwkv6'?" in refused("bench", "kernels", "--op", "rwkv5")
+    assert "--op 'rwkv66': did you mean 'rwkv6'?" in refused("bench", "kernels", "--op", "rwkv66")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "needs a CUDA GPU" in refused("bench", "kernels")

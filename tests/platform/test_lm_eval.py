@@ -106,7 +106,7 @@ def test_texts_are_those_of_generate_though_prompts_of_all_lengths_run_together(
 def test_a_text_ends_before_its_first_stop_string_and_at_its_most_tokens(model: HybridModel, monkeypatch):
     wrapped = HybridLabLM.of(model, ByteTokenizer(), batch_size=2)
     said = iter(b"one\ntwo. three four five six")
-    monkeypatch.setattr("hybridlab.platform.lm_eval_model._choose", lambda *_: torch.tensor([next(said)]))
+    monkeypatch.setattr("hybridlab.architectures.decoding.choose", lambda *_: torch.tensor([next(said)]))
     requests = asked("generate_until", ("q", {"until": [". ", "\n\n"], "max_gen_toks": 20}))
     assert wrapped.generate_until(requests) == ["one\ntwo"]
     said = iter(b"one\ntwo. three four five six")

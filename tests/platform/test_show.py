@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from hybridlab.architectures import InvalidInput, ModelConfig, bill
+from hybridlab.architectures import InvalidInput, ModelConfig, bill, load_published
 from hybridlab.platform.show import LENGTHS, show, table, training_flops
 from rich.console import Console
 
@@ -47,6 +47,12 @@ def test_keys_change_what_a_pattern_is_shown_at():
     config = ModelConfig(pattern="attn mlp", d_model=64, vocab_size=100, layers={"attn": {"n_heads": 2}})
     assert model["parameters"] == bill(config).parameters
     assert model["flops_per_token"] == bill(config).flops_per_token(8)
+
+
+def test_branches_are_joined_as_asked_and_as_published():
+    averaged, summed = (show("attn|mamba2", [f"parallel={how}"]).models[0]["parameters"] for how in ("average", "sum"))
+    assert averaged - summed == 2 * 1024  # the norms of two branches
+    assert show("falcon-h1-7b").models[0]["parameters"] == load_published("falcon-h1-7b").parameters
 
 
 def test_parameters_match_a_pattern_to_a_budget():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hybridlab.architectures import InvalidInput, ModelConfig, bill
+from hybridlab.architectures import HybridModel, InvalidInput, ModelConfig, bill
 from hybridlab.platform.config import SelectConfig, SweepConfig, TrainingConfig
 from hybridlab.platform.loading import load_sweep
 from hybridlab.platform.sweep import expand, matched_models, select
@@ -58,6 +58,19 @@ def test_axes_cross_with_everything_and_win_over_a_tasks_own_options(tmp_path: P
 
 def test_expansion_gives_the_same_ids_twice(load):
     assert [trial_id(t) for t in expand(load())] == [trial_id(t) for t in expand(load())]
+
+
+def test_a_models_scales_and_the_joining_of_branches_reach_its_trials(load):
+    options = ["parallel=sum", "embedding_scale=4", "residual_scale=0.5", "logit_scale=0.25", "logit_cap=30"]
+    changed = expand(load(*(f"models.hybrid.{option}" for option in options)))
+    for before, after in zip(expand(load()), changed, strict=True):
+        if after.name == "attention":
+            assert trial_id(after) == trial_id(before)
+        else:
+            model = HybridModel(ModelConfig.from_dict(after.model)).config
+            assert (model.parallel, model.embedding_scale, model.residual_scale) == ("sum", 4.0, 0.5)
+            assert (model.logit_scale, model.logit_cap) == (0.25, 30.0)
+            assert trial_id(after) != trial_id(before)
 
 
 def test_equal_trials_appear_once(load):

@@ -1,0 +1,134 @@
+"""Predicted training steps against measured ones, on the GPU at hand: does `hybridlab show --gpu` tell the truth?
+
+The models are none that rates were measured with: other widths, and whole models where rates are of single operations.
+"""
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from ..architectures import HybridModel, ModelConfig, bill
+from .config import TrainingConfig
+from .evaluation import autocast
+from .gpu_rates import Rates
+from .optimization import optimizer_for
+from .prediction import training_time
+from .report import human, human_bytes
+
+BATCH_SIZE, LENGTH = 4, 2048
+WARM, TIMED = 3, 10
+MODELS: dict[str, ModelConfig] = {
+    name: ModelConfig(pattern=pattern, d_model=d_model, vocab_size=32000, layers=layers)
+    for name, pattern, d_model, layers in (
+        ("attention", "(attn mlp)*4", 1024, {}),
+        ("mamba2", "(mamba2 mlp)*4", 1024, {}),
+        ("gla", "(gla mlp)*4", 1024, {}),
+        ("retnet", "(retnet mlp)*4", 1024, {}),
+        ("rwkv6", "(rwkv6 mlp)*4", 1024, {}),
+        ("mamba", "(mamba mlp)*4", 1024, {}),
+        ("lightning", "(lightning mlp)*3 attn mlp", 1024, {}),
+        ("linear", "(linear mlp)*4", 1024, {}),
+        ("hybrid", "(mamba2 mlp)*3 attn mlp", 1024, {}),
+        ("hybrid-wide", "(mamba2 mlp)*3 attn mlp", 1536, {}),
+        ("hybrid-moe", "(mamba2 mlp attn moe)*2", 1024, {"moe": {"n_experts": 8, "top_k": 2}}),
+        ("griffin", "(rglru mlp)*2 swa mlp", 1024, {"swa": {"window": 512}}),
+    )
+}
+
+
+def run_steps(
+    rates: Rates, names: Iterable[str] | None = None, report: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """One row a model: predicted and measured seconds and peak bytes, and how far the prediction is off."""
+    rows = []
+    for name in names or MODELS:
+        config = MODELS[name]
+        predicted = training_time(config, rates, batch_size=BATCH_SIZE, length=LENGTH)
+        memory = bill(config).training_memory(BATCH_SIZE, LENGTH)
+        seconds, peak = measure_step(config)
+        rows.append(
+            {
+                "model": name,
+                "pattern": config.pattern,
+                "parameters": bill(config).parameters,
+                "predicted_seconds": predicted.seconds,
+                "measured_seconds": seconds,
+                "seconds_off": predicted.seconds / seconds - 1,
+                "bound_by": predicted.bound_by,
+                "predicted_peak_bytes": memory.peak,
+                "measured_peak_bytes": peak,
+                "peak_off": memory.peak / peak - 1,
+            }
+        )
+        report(f"{name}: {seconds * 1e3:.1f} ms, predicted {predicted.seconds * 1e3:.1f}")
+    return rows
+
+
+def measure_step(config: ModelConfig) -> tuple[float, int]:
+    """(mean seconds, peak bytes) of training steps one after another, as platform/training.py does them: bf16 autocast
+    over fp32 weights."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model = HybridModel(config).cuda().train()
+    step = _stepper(model)
+    for _ in range(WARM):
+        step()
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for _ in range(TIMED):
+        step()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begun) / TIMED, torch.cuda.max_memory_allocated() - before
+
+
+def _stepper(model: HybridModel) -> Callable[[], None]:
+    training = TrainingConfig(precision="bf16")
+    optimizer = optimizer_for(model, training)
+    device = next(model.parameters()).device
+    tokens_BT = torch.randint(model.config.vocab_size, (BATCH_SIZE, LENGTH), device=device)
+
+    def step() -> None:
+        with autocast("bf16", device):
+            loss = model.loss(tokens_BT, tokens_BT)
+            balance = model.auxiliary_loss()
+        optimizer.zero_grad(set_to_none=True)
+        (loss + training.auxiliary_loss * balance).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
+        optimizer.step()
+
+    return step
+
+
+def recorded(gpu: str) -> list[dict[str, Any]]:
+    """Steps that were measured on a GPU when its rates were, by a loop that holds all logits: ``model``,
+    ``batch_size``, ``length``, ``measured_seconds``, ``measured_peak_bytes``."""
+    return json.loads((files("hybridlab.kernels.benchmarks") / f"steps_{gpu}.json").read_text())["rows"]
+
+
+def table(rows: list[dict[str, Any]], gpu: str) -> Table:
+    """The rows as a rich table."""
+    made = Table(title=f"{gpu}, {BATCH_SIZE} x {LENGTH} tokens, bf16", title_justify="left", header_style="")
+    made.add_column("model")
+    for title in ("parameters", "predicted ms", "measured ms", "off", "predicted peak", "measured peak", "off"):
+        made.add_column(title, justify="right")
+    for row in rows:
+        made.add_row(
+            row["model"],
+            human(row["parameters"]),
+            f"{row['predicted_seconds'] * 1e3:.1f}",
+            f"{row['measured_seconds'] * 1e3:.1f}",
+            f"{row['seconds_off']:+.1%}",
+            human_bytes(row["predicted_peak_bytes"]),
+            human_bytes(row["measured_peak_bytes"]),
+            f"{row['peak_off']:+.1%}",
+        )
+    return made
