@@ -22,7 +22,7 @@ KEYS, VALUES, EITHER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 @triton.jit(do_not_specialize=["T", "segment_length", "segments"])
 def query_scan(
     q, k, v, do, decay, total, initial, dq, along, saved, cu_seqlens,
-    scale, T, segment_length, segments, H, tokens,
+    initial_sums, factor, extra, saved_sums, scale, T, segment_length, segments, H, tokens,
     q_strides, k_strides, v_strides, do_strides, dq_strides, decay_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
     TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_V: tl.constexpr, EVERY: tl.constexpr,
@@ -31,6 +31,8 @@ def query_scan(
     """Grid (blocks of K, segments * H). initial: [segments, H, K, V] or None.
 
     For the decay's gradient (None without): along [blocks of K * PARTS, tokens, H], saved [places, H, K, V].
+    For the normaliser (None without): factor, extra [tokens, H], initial_sums [segments, H, K], saved_sums
+    [places, H, K].
     """
     i_k, first_k = tl.program_id(0), tl.program_id(0) * BLOCK
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
@@ -54,10 +56,21 @@ def query_scan(
         state = tl.load(initial + place, mask=(o_k[:, None] < K) & (o_v[None, :] < V), other=0.0)
     else:
         state = tl.zeros([BLOCK, FULL_V], tl.float32)
+    if extra is not None:
+        factor += (batch * T + start).to(tl.int64) * H + head
+        extra += (batch * T + start).to(tl.int64) * H + head
+        sums = tl.zeros([BLOCK], tl.float32)
+        if initial_sums is not None:
+            sums = tl.load(initial_sums + (i_segment.to(tl.int64) * H + head) * K + o_k, mask=o_k < K, other=0.0)
+        if saved_sums is not None:
+            saved_sums += (slot(sequence, start, T, TIME * EVERY, VARLEN) * H + head) * K
+    else:
+        sums = None
     scan(
         do_rows, v_rows, k_rows, dq_rows, state, first_k, length, scale,
         decay, decay_strides[1], total, None, H, q_rows, along, tokens * H, None, 0, saved, o_k, o_v, V, 1, True,
-        K, K, V, TIME, STAGES, EVERY, KIND, PRECISE, False, True, NOTHING if saved is None else LEAVE,
+        factor, extra, None, sums, saved_sums, None,
+        K, K, V, TIME, STAGES, EVERY, KIND, PRECISE, False, True, NOTHING if saved is None else LEAVE, False,
     )  # fmt: skip
 
 
@@ -65,6 +78,7 @@ def query_scan(
 def key_or_value_role(
     q, k, v, do, decay, scores, total, d_final, dk, dv, along, part_stride, fresh, fresh_stride, saved, d_initial,
     batch, start, length, head, first, states, scale, H, decay_stride, is_key,
+    d_final_sums, d_initial_sums, factor, extra, saved_sums, skip,
     q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, scores_strides,
     K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
     TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL: tl.constexpr, EVERY: tl.constexpr,
@@ -96,23 +110,34 @@ def key_or_value_role(
         d_state = tl.load(d_final + place, mask=inside, other=0.0) / scale
     else:
         d_state = tl.zeros([BLOCK, FULL], tl.float32)
-    d_state = scan(
+    place_of_sums = states // COLUMNS + o_row
+    if extra is not None:
+        d_sums = tl.zeros([BLOCK], tl.float32)
+        if d_final_sums is not None:
+            d_sums = tl.load(d_final_sums + place_of_sums, mask=(o_row < ROWS) & is_key, other=0.0)
+    else:
+        d_sums = None
+    d_state, d_sums = scan(
         rows_at(query, query_stride, length, COLUMNS, TIME, FULL),
         rows_at(key, key_stride, length, COLUMNS, TIME, FULL),
         rows_at(value, value_stride, length, ROWS, TIME, BLOCK), rows_at(out, out_stride, length, ROWS, TIME, BLOCK),
         d_state, first, length, scale, decay, decay_stride, total, score_rows, H,
         None if GRADIENT == LEAVE else rows_at(companion, companion_stride, length, ROWS, TIME, BLOCK),
         along, part_stride, fresh, fresh_stride, saved, o_row, o_column, COLUMNS, 1, is_key or GRADIENT == LEAVE,
-        K, ROWS, COLUMNS, TIME, STAGES, EVERY, KIND, PRECISE, True, KEYS, GRADIENT,
+        factor, extra, None, d_sums, saved_sums, skip,
+        K, ROWS, COLUMNS, TIME, STAGES, EVERY, KIND, PRECISE, True, KEYS, GRADIENT, skip is None,
     )  # fmt: skip
     if d_initial is not None:
         if not is_key:
             tl.store(d_initial + place, d_state * scale, mask=inside)
+    if d_initial_sums is not None and extra is not None:
+        tl.store(d_initial_sums + place_of_sums, d_sums, mask=(o_row < ROWS) & is_key)
 
 
 @triton.jit(do_not_specialize=["T", "segment_length", "segments"])
 def key_value_scan(
     q, k, v, do, decay, scores, total, d_final, dk, dv, along, fresh, saved, d_initial, cu_seqlens,
+    d_final_sums, d_initial_sums, factor, extra, saved_sums, skip,
     scale, T, segment_length, segments, H, tokens, places,
     q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, decay_strides, scores_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
@@ -123,6 +148,7 @@ def key_value_scan(
 
     For the decay's gradient (None without): saved, as `query_scan` left it; along [blocks of K * PARTS, tokens, H] and
     fresh [blocks of K * PARTS, places, H] for `decay_gradient`. For a decay per channel fresh is [places, H, K].
+    For the normaliser as in `query_scan`; the keys' programs alone take extra. With skip [H], factor is value_scale.
     """
     BLOCKS_K: tl.constexpr = (K + BLOCK - 1) // BLOCK
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
@@ -147,9 +173,18 @@ def key_value_scan(
         fresh += place * K if KIND == CHANNEL else (i_block * PARTS * places + afresh) * H + head
     if saved is not None:
         saved += (slot(sequence, start, T, TIME * EVERY, VARLEN) * H + head) * K * V
+    if factor is not None:
+        factor += (batch * T + start).to(tl.int64) * H + head
+    if skip is not None:
+        skip += head
+    if extra is not None:
+        extra += (batch * T + start).to(tl.int64) * H + head
+        if saved_sums is not None:
+            saved_sums += (slot(sequence, start, T, TIME * EVERY, VARLEN) * H + head) * K
     key_or_value_role(
         q, k, v, do, decay, scores, total, d_final, dk, dv, along, tokens * H, fresh, places * H, saved, d_initial,
         batch, start, length, head, i_block * BLOCK, states, scale, H, decay_strides[1], is_key,
+        d_final_sums, d_initial_sums, factor, extra, saved_sums, skip,
         q_strides, k_strides, v_strides, do_strides, dk_strides, dv_strides, scores_strides,
         K, V if ROLES == VALUES else K, K if ROLES == VALUES else V, GROUP, TIME, STAGES, BLOCK,
         FULL_K if ROLES == VALUES else FULL_V, EVERY, KIND, PRECISE, ROLES == KEYS,

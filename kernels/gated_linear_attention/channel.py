@@ -70,7 +70,8 @@ def run_channel_forward(x: Inputs, initial: Tensor | None, want_final: bool) -> 
     """o [B, T, H, V], the final states [N, H, K, V] (None unless wanted), and what the backward pass takes."""
     x = contiguous_bonus(x)
     weighted = weigh(x)
-    return *run_forward(x, initial, want_final, weighted), weighted
+    o, final, _ = run_forward(x, initial, want_final, weighted)
+    return o, final, weighted
 
 
 def run_channel_backward(

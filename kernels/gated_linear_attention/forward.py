@@ -14,13 +14,17 @@ from .tiles import CHANNEL, NONE, first_row, rows, segment
 @triton.jit(do_not_specialize=["T", "segment_length", "segments"])
 def forward_scan(
     q, k, v, decay, scores, total, initial, o, final, cu_seqlens,
-    scale, T, segment_length, segments, H,
+    initial_sums, final_sums, inverse, value_scale, skip, scale, T, segment_length, segments, H,
     q_strides, k_strides, v_strides, o_strides, decay_strides, scores_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
     TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of V, segments * H). initial, final: [segments, H, K, V] or None."""
+    """Grid (blocks of V, segments * H). initial, final: [segments, H, K, V] or None.
+
+    value_scale [B, T, H], skip [H]: both or None.
+    With the normaliser (else None): inverse [B, T, H], 1 / den; initial_sums, final_sums: z [segments, H, K].
+    """
     first_v = tl.program_id(0) * BLOCK
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
     batch, start, length, sequence = segment(i_segment, cu_seqlens, T, segment_length, segments, VARLEN)
@@ -41,10 +45,25 @@ def forward_scan(
         state = tl.load(initial + place, mask=inside, other=0.0)
     else:
         state = tl.zeros([BLOCK, FULL_K], tl.float32)
-    state = scan(
+    if value_scale is not None:
+        value_scale += (batch * T + start).to(tl.int64) * H + head
+    if skip is not None:
+        skip += head
+    place_of_sums = (i_segment.to(tl.int64) * H + head) * K + o_k
+    if inverse is not None:
+        inverse += (batch * T + start).to(tl.int64) * H + head
+        sums = tl.zeros([FULL_K], tl.float32)
+        if initial_sums is not None:
+            sums = tl.load(initial_sums + place_of_sums, mask=o_k < K, other=0.0)
+    else:
+        sums = None
+    state, sums = scan(
         q_rows, k_rows, v_rows, o_rows, state, first_v, length, scale,
-        decay, decay_strides[1], total, score_rows, H, None, None, 0, None, 0, None, o_v, o_k, 0, 0, False,
-        K, V, K, TIME, STAGES, 1, KIND, PRECISE, False, False, NOTHING,
+        decay, decay_strides[1], total, score_rows, H, None, None, 0, None, 0, None, o_v, o_k, 0, 0, first_v == 0,
+        value_scale, None, inverse, sums, None, skip,
+        K, V, K, TIME, STAGES, 1, KIND, PRECISE, False, False, NOTHING, True,
     )  # fmt: skip
     if final is not None:
         tl.store(final + place, state, mask=inside)
+    if final_sums is not None:
+        tl.store(final_sums + place_of_sums, sums, mask=(o_k < K) & (first_v == 0))

@@ -8,7 +8,8 @@ their gradients at hand:
     dq_i = scale sum over heads of (2^c_i S do_i + sum over j <= i of W_ij k_j)
     dk_j = scale sum over heads of (2^(C - c_j) dS v_j + sum over i >= j of W_ij q_i)
 
-with S before the chunk and dS after it. The decay's gradient is `scan`'s sum, complete for each chunk.
+with S before the chunk and dS after it. The decay's gradient is `scan`'s sum, complete for each chunk. With a
+value_scale, W_ij and dS v_j have it as a factor.
 """
 
 # Triton's decorator hides its kernels' types.
@@ -17,6 +18,7 @@ with S before the chunk and dS after it. The decay's gradient is `scan`'s sum, c
 import triton
 import triton.language as tl
 
+from .normaliser import of_tokens
 from .places import slot, tokens_of
 from .scan import LEAVE, scan
 from .tiles import NONE, dot, first_row, power, rows, rows_at, scalar_decay, segment
@@ -24,7 +26,7 @@ from .tiles import NONE, dot, first_row, power, rows, rows_at, scalar_decay, seg
 
 @triton.jit(do_not_specialize=["T"])
 def chunk_states(
-    k, v, decay, initial, saved, cu_seqlens, T, H, k_strides, v_strides, decay_strides,
+    k, v, decay, value_scale, initial, saved, cu_seqlens, T, H, k_strides, v_strides, decay_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
     TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
@@ -38,6 +40,8 @@ def chunk_states(
     saved += (slot(sequence, start, T, TIME, VARLEN) * H + head) * K * V
     if KIND != NONE:
         decay += first_row(decay_strides, batch, start, head)
+    if value_scale is not None:
+        value_scale += (batch * T + start).to(tl.int64) * H + head
     o_v, o_k = first_v + tl.arange(0, BLOCK), tl.arange(0, K)
     if initial is not None:
         state = tl.load(initial + (i_sequence.to(tl.int64) * H + head) * K * V + o_k[None, :] * V + o_v[:, None])
@@ -46,20 +50,23 @@ def chunk_states(
     scan(
         None, k_rows, v_rows, None, state, first_v, length, 1.0, decay, decay_strides[1], None, None, H,
         None, None, 0, None, 0, saved, o_v, o_k, K, 1, True,
-        K, V, K, TIME, STAGES, 1, KIND, PRECISE, False, False, LEAVE,
+        value_scale, None, None, None, None, None,
+        K, V, K, TIME, STAGES, 1, KIND, PRECISE, False, False, LEAVE, True,
     )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["T"])
 def group_gradients(
-    q, k, v, do, decay, states, d_states, dq, dk, d_decay, sequence_of, cu_seqlens, scale, T, H, count,
+    q, k, v, do, decay, value_scale, states, d_states, dq, dk, d_decay, d_scale, d_skip, sequence_of, cu_seqlens,
+    scale, T, H, count,
     q_strides, k_strides, v_strides, do_strides, decay_strides, dq_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr, TIME: tl.constexpr, STAGES: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
 ):  # fmt: skip
     """Grid (places, groups). states, d_states [places, H, V, K]: S^T before and dS^T after each chunk.
 
-    dq, dk: [B, T, groups, K]. d_decay: [B, T, H] float32, contiguous, or None. count: of places.
+    dq, dk: [B, T, groups, K]. d_decay, value_scale, d_scale: [B, T, H] float32, contiguous, or None. d_skip: [places,
+    H], for its sum over the places, or None. count: of places.
     """
     place, group = tl.program_id(0), tl.program_id(1)
     batch, start, length = tokens_of(place, sequence_of, cu_seqlens, T, TIME, VARLEN)
@@ -78,8 +85,13 @@ def group_gradients(
     d_states_of = rows_at(d_states, K, count * H * V, K, V, K)
     if KIND != NONE:
         decay += first_row(decay_strides, batch, start, group * GROUP)
-    if d_decay is not None:
+    if d_decay is not None or d_scale is not None:
         products = dot(b_q, tl.trans(b_k))
+    if value_scale is not None:
+        value_scale += (batch * T + start).to(tl.int64) * H + group * GROUP
+    if d_scale is not None:
+        d_scale += (batch * T + start).to(tl.int64) * H + group * GROUP
+    if d_decay is not None:
         d_decay += (batch * T + start).to(tl.int64) * H + group * GROUP
     b_dq = tl.zeros([TIME, K], tl.float32)
     b_dk = tl.zeros([TIME, K], tl.float32)
@@ -96,9 +108,16 @@ def group_gradients(
         if d_decay is not None:
             crossing = tl.sum(b_state.to(tl.float32) * b_d_state.to(tl.float32)) * power(all_c)
         weights = dot(b_do, tl.trans(b_v))
+        if d_skip is not None:
+            of_skip = tl.sum(tl.where(i[:, None] == i[None, :], weights, 0.0))
+            tl.store(d_skip + place * H + group * GROUP + i_head, of_skip)
         if KIND != NONE:
             weights *= power(c[:, None] - c[None, :])
         weights = tl.where(reaches, weights, 0.0)
+        if value_scale is not None:
+            b_scale = of_tokens(value_scale + i_head, 0, length, H, True, TIME)
+            of_scale = tl.sum(weights * products, 0)
+            weights *= b_scale[None, :]
         all_weights += weights
         from_state = dot(b_do, b_state)
         if KIND != NONE:
@@ -110,6 +129,10 @@ def group_gradients(
         to_state = dot(b_v, b_d_state)
         if KIND != NONE:
             to_state *= power(all_c - c)[:, None]
+        if value_scale is not None:
+            of_scale += tl.sum(to_state * b_k, 1)
+            tl.store(d_scale + i.to(tl.int64) * H + i_head, of_scale * scale, mask=i < length)
+            to_state *= b_scale[:, None]
         b_dk += to_state
         if d_decay is not None:
             arrived = tl.sum(to_state * b_k, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
@@ -53,6 +53,8 @@ class Inputs:
     """One call's inputs, as the kernels want them.
 
     q, k: [B, T, Hk, K], v: [B, T, H, V], decay: None, [H], [B, T, H] or [B, T, H, K], cu_seqlens: int32 [N+1] or None.
+    value_scale, skip: contiguous float32 [B, T, H] and [H], both or neither, and only where `groups.fused`.
+    normalize: with the normaliser inside the scans; scale is 1 and the kind is not "channel".
     """
 
     q: Tensor
@@ -63,6 +65,9 @@ class Inputs:
     bonus: Tensor | None
     scale: float
     cu_seqlens: Tensor | None
+    normalize: bool = field(default=False, kw_only=True)
+    value_scale: Tensor | None = field(default=None, kw_only=True)
+    skip: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:

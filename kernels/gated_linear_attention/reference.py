@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..packing import spans
 from .arguments import Kind, check_arguments
+from .value_scale import check_value_scale
 
 
 def gated_linear_attention_reference(
@@ -21,6 +22,8 @@ def gated_linear_attention_reference(
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
     normalize: bool = False,
+    value_scale: Tensor | None = None,
+    skip: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Arguments, shapes and errors as in `gated_linear_attention`; results are fp64."""
@@ -29,7 +32,9 @@ def gated_linear_attention_reference(
     H = v.shape[2]
     factor = float(K**-0.5 if scale is None else scale)
     q, k = (x.double().repeat_interleave(H // Hk, dim=2) for x in (q, k))
-    v = v.double()
+    check_value_scale(v, value_scale, skip)
+    v = unscaled = v.double()
+    v = v if value_scale is None else v * value_scale.double()[..., None]
     if normalize:
         v = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
 
@@ -47,6 +52,7 @@ def gated_linear_attention_reference(
         finals.append(S)
     o = torch.stack(pieces).view(B, T, H, -1)
     o = o[..., :-1] / o[..., -1:] if normalize else factor * o
+    o = o if skip is None else o + skip.double()[:, None] * unscaled
     return o, torch.stack(finals) if output_final_state else None
 
 

@@ -28,11 +28,16 @@ with S before the chunk and dS after it. What passes inside the chunk cancels in
 weights; and E takes its k . dk from the scan that they are subtracted in. From chunk to chunk E could follow by adding
 the differences up, but rounding accumulates there: it is computed afresh at every EVERY-th chunk. The scan of dq leaves
 S and q . dq behind, that of dk leaves E and k . dk, and `decay_gradient` adds them up.
+
+**Factors.** A factor a token multiplies either its value, before it enters the state, or its column of out. Linear
+attention's normaliser uses them, and a sum z of keys that goes along with the state (`normaliser`); so does Mamba-2's
+step (`value_scale`).
 """
 
 import triton
 import triton.language as tl
 
+from .normaliser import inverse_denominators, of_tokens, product
 from .tiles import CHANNEL, NONE, dot, power, scalar_decay
 
 # What a scan does for the decay's gradient.
@@ -63,12 +68,12 @@ def scan(
     query, key, value, out, state, first_row, length, scale,
     decay, decay_stride, total, scores, H,
     companion, along, part_stride, fresh, fresh_stride, saved, o_row, o_column, row_stride, column_stride,
-    takes_part,
+    takes_part, factor, extra, inverse, sums, saved_sums, skip,
     K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TIME: tl.constexpr, STAGES: tl.constexpr,
     EVERY: tl.constexpr, KIND: tl.constexpr, PRECISE: tl.constexpr,
-    BACKWARD: tl.constexpr, BY_ROW: tl.constexpr, GRADIENT: tl.constexpr,
+    BACKWARD: tl.constexpr, BY_ROW: tl.constexpr, GRADIENT: tl.constexpr, FACTOR_OF_VALUES: tl.constexpr,
 ):  # fmt: skip
-    """Run over a segment of `length` tokens; returns the state it ends with.
+    """Run over a segment of `length` tokens; returns the state it ends with, and the sums.
 
     query, key, value, out, scores, companion: tiles of a head's rows (`tiles.rows`); scores None without a part inside
     chunks. state: [block of ROWS from first_row on, COLUMNS]. BY_ROW: the state's rows, not its columns, are the keys'
@@ -76,6 +81,11 @@ def scan(
     out (q with dq, k with dk), and along [length, H], their products, part_stride from part to part; fresh: E or, for a
     decay per channel, sum_v S dS [chunks, H, K]; saved: states, [chunks / EVERY, H, ...] with the strides given.
     takes_part: whether this program does any of it.
+
+    factor: [length, H], of each token's value or, not FACTOR_OF_VALUES, column of out. skip: a number; out gets its
+    product with value more. For the normaliser, with scale 1
+    (None without): extra [length, H], the sums that go along with the state, by column in the forward pass and by row
+    in its gradients, saved_sums as saved, and inverse [length, H], which the forward pass leaves if it takes part.
     """
     i = tl.arange(0, TIME)
     if BACKWARD:
@@ -100,8 +110,14 @@ def scan(
             if starts_afresh and takes_part:
                 if GRADIENT == LEAVE:
                     tl.store(here, state.to(dtype), mask=inside)
+                    if saved_sums is not None:
+                        sums_here = saved_sums + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS
+                        tl.store(sums_here + o_row, sums, mask=o_row < ROWS)
                 else:
                     crossing = tl.sum(tl.load(here, mask=inside, other=0.0).to(tl.float32) * state, 1) * scale
+                    if saved_sums is not None:
+                        sums_here = saved_sums + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS
+                        crossing += tl.load(sums_here + o_row, mask=o_row < ROWS, other=0.0) * sums
         if out is not None:
             b_query = query.load([first, 0])
             out_t = dot(state.to(dtype), tl.trans(b_query)) * scale
@@ -120,14 +136,38 @@ def scan(
             if out is not None:
                 weights = dot(b_key, tl.trans(b_query))
             value_t = tl.trans(b_value)
+            if factor is not None:
+                b_factor = of_tokens(factor, first, length, H, True, TIME)
+            if extra is not None:
+                b_extra = of_tokens(extra, first, length, H, takes_part, TIME)
+                weights += b_extra[:, None] if FACTOR_OF_VALUES else b_extra[None, :]
+                out_t += sums[:, None] if FACTOR_OF_VALUES else sums[:, None] * b_extra[None, :]
+            if factor is not None and FACTOR_OF_VALUES and out is not None:
+                weights *= b_factor[:, None]
+            if inverse is not None:
+                through = product(b_query, sums)
+                of_value = tl.full([TIME], 1.0, tl.float32)
             if KIND != NONE:
                 c, all_c = scalar_decay(decay, decay_stride, first, length, TIME, KIND, PRECISE)
                 to_query, from_value = (all_c - c, c) if BACKWARD else (c, all_c - c)
                 if out is not None:
                     weights *= decay_between(to_query, all_c, PRECISE)
                     out_t *= power(to_query)[None, :]
-                value_t = (value_t.to(tl.float32) * power(from_value)[None, :]).to(dtype)
+                of_value = power(from_value)
+                if factor is not None and FACTOR_OF_VALUES:
+                    of_value *= b_factor
+                value_t = (value_t.to(tl.float32) * of_value[None, :]).to(dtype)
                 state *= power(all_c)
+                if sums is not None:
+                    sums *= power(all_c)
+                if inverse is not None:
+                    through *= power(to_query)
+            elif factor is not None and FACTOR_OF_VALUES:
+                value_t = (value_t.to(tl.float32) * b_factor[None, :]).to(dtype)
+            if inverse is not None:
+                sums += product(tl.trans(b_key), of_value)
+            elif extra is not None:
+                sums += product(value_t, b_extra if FACTOR_OF_VALUES else tl.full([TIME], 1.0, tl.float32))
             if GRADIENT == END:
                 b_companion = tl.trans(companion.load([first, first_row])).to(tl.float32)
             if GRADIENT == END and starts_afresh and takes_part:
@@ -136,8 +176,16 @@ def scan(
                 tl.store(fresh + (i_chunk // EVERY) * H + part * fresh_stride, by_part)
             state = dot(value_t, b_key, state)
             if out is not None:
-                weights = tl.where(reaches, weights * scale, 0.0).to(dtype)
-                out_t = dot(tl.trans(b_value), weights, out_t)
+                weights = tl.where(reaches, weights * scale, 0.0)
+                if inverse is not None:
+                    b_factor = inverse_denominators(weights, through, first, length, TIME)
+                    row = first + i
+                    tl.store(inverse + row.to(tl.int64) * H, b_factor, mask=(row < length) & takes_part)
+                out_t = dot(tl.trans(b_value), weights.to(dtype), out_t)
+                if inverse is not None or (factor is not None and not FACTOR_OF_VALUES):
+                    out_t *= b_factor[None, :]
+                if skip is not None:
+                    out_t += tl.trans(b_value).to(tl.float32) * tl.load(skip).to(tl.float32)
             if GRADIENT == LEAVE and companion is not None:
                 b_companion = tl.trans(companion.load([first, first_row])).to(tl.float32)
             if GRADIENT != NOTHING and companion is not None:
@@ -146,4 +194,4 @@ def scan(
                 tl.store(products, by_part, mask=(first + i < length)[None, :] & takes_part)
         if out is not None:
             out.store([first, first_row], tl.trans(out_t).to(dtype))
-    return state
+    return state, sums

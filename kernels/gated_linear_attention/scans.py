@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ from .backward import key_value_scan, query_scan
 from .decay_gradient import decay_gradient
 from .forward import forward_scan
 from .launch import Inputs, ceil_div, empty_rows, padded, provide_descriptor_memory, strides
+from .normaliser import extra_of, joined, parted
 from .places import places
 from .scan import PARTS as _PARTS
 from .split import initial_states, segments
+from .value_scale import scaled
 
 correct_bfloat16()
 
@@ -48,26 +50,44 @@ class Weighted:
 
 def run_forward(
     x: Inputs, initial: Tensor | None, want_final: bool, weighted: Weighted | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """o [B, T, H, V] and the final states [N, H, K, V] (None unless wanted)."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """o [B, T, H, V], the final states [N, H, K, V] (None unless wanted) and 1 / den [B, T, H].
+
+    With the normaliser states have V + 1 columns; without, 1 / den is None.
+    """
     provide_descriptor_memory(x.v.device)
-    _, T, H, K, V = x.sizes
+    B, T, H, K, V = x.sizes
+    initial, initial_sums = parted(initial, x.normalize)
+    final_sums = inverse = None
+    if x.normalize:
+        inverse = x.v.new_empty((B, T, H), dtype=torch.float32)
     o = empty_rows(x.v.shape, x.v.dtype, x.v.device)
     q, k, scores, total, group = operands(x, weighted)
     count, length = segments(x), T
     if count > 1:
         length = ceil_div(ceil_div(T, x.tiling.time), count) * x.tiling.time
         count = ceil_div(T, length)
-        initial, final = initial_states(x, k, total, group, initial, count, length, want_final)
+        initial, initial_sums, final, final_sums = initial_states(
+            replace(x, v=scaled(x.v, x.value_scale)),
+            k,
+            total,
+            group,
+            (initial, initial_sums),
+            count,
+            length,
+            want_final,
+        )
     else:
         final = x.v.new_empty((x.sequences, H, K, V), dtype=torch.float32) if want_final else None
+        final_sums = final.new_empty((x.sequences, H, K)) if final is not None and x.normalize else None
     forward_scan[(ceil_div(V, x.tiling.block), x.sequences * count * H)](
         q, k, x.v, scalar_decay(x), scores, total, initial, o, final if count == 1 else None, x.cu_seqlens,
+        initial_sums, final_sums if count == 1 else None, inverse, x.value_scale, x.skip,
         x.scale, T, length, count, H,
         strides(q), strides(k), strides(x.v), strides(o), x.decay_strides(), scores_strides(scores),
         GROUP=group, FULL_K=padded(K), **x.constants(),
     )  # fmt: skip
-    return o, final
+    return o, joined(final, final_sums), inverse
 
 
 def run_backward(
@@ -77,23 +97,32 @@ def run_backward(
     d_final: Tensor | None,
     want_decay: bool,
     weighted: Weighted | None = None,
+    quotient: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of q and k (per head of v: [B, T, H, K]), v, the decay (None unless wanted) and the initial state.
 
     For a decay per channel those of q and k are only what came through the states, still without their weights, and in
-    the decay's place stands [places, H, K] for `channel_gradients`.
+    the decay's place stands [places, H, K] for `channel_gradients`. quotient: with the normaliser, o and 1 / den.
     """
     provide_descriptor_memory(x.v.device)
     B, T, H, K, V = x.sizes
     blocks = ceil_div(K, x.tiling.block)
     dq, dk = (empty_rows((B, T, H, K), x.q.dtype, x.q.device) for _ in range(2))
     dv = empty_rows(x.v.shape, x.v.dtype, x.v.device)
+    initial, initial_sums = parted(initial, x.normalize)
+    d_final, d_final_sums = parted(d_final, x.normalize)
     d_initial = torch.empty_like(initial) if initial is not None else None
+    d_initial_sums = torch.empty_like(initial_sums) if initial_sums is not None else None
+    factor = extra = saved_sums = None
+    if quotient is not None:
+        factor, extra = quotient[1], extra_of(do, quotient[0])
     q, k, scores, total, group = operands(x, weighted)
     along_q = along_k = fresh = saved = None
     every = EVERY[x.kind]
     if want_decay:
         saved = x.v.new_empty((x.places(x.tiling.time * every), H, K, V))
+        if x.normalize:
+            saved_sums = saved.new_empty(saved.shape[:3], dtype=torch.float32)
         if weighted is None:
             along_q, along_k = (x.v.new_empty((blocks * PARTS, B * T, H), dtype=torch.float32) for _ in range(2))
             fresh = x.v.new_empty((blocks * PARTS, saved.shape[0], H), dtype=torch.float32)
@@ -102,13 +131,17 @@ def run_backward(
     common = (x.scale, T, T, 1, H, B * T)
     query_scan[(blocks, x.sequences * H)](
         q, k, x.v, do, scalar_decay(x), total, initial, dq, along_q, saved, x.cu_seqlens,
+        initial_sums, factor, extra, saved_sums,
         *common, strides(q), strides(k), strides(x.v), strides(do), strides(dq), x.decay_strides(),
         GROUP=group, FULL_V=padded(V), EVERY=every, **x.constants(),
     )  # fmt: skip
     for programs, roles in launches(x):
+        of_keys = (None, None, factor, None, None, None)
+        if roles != VALUES:
+            of_keys = (d_final_sums, d_initial_sums, factor, extra, saved_sums, None)
         key_value_scan[(programs, x.sequences * H)](
             q, k, x.v, do, scalar_decay(x), scores, total, d_final, dk, dv, along_k, fresh,
-            None if roles == VALUES else saved, d_initial, x.cu_seqlens,
+            None if roles == VALUES else saved, d_initial, x.cu_seqlens, *of_keys,
             *common, 0 if saved is None else saved.shape[0],
             strides(q), strides(k), strides(x.v), strides(do), strides(dk), strides(dv), x.decay_strides(),
             scores_strides(scores),
@@ -117,7 +150,7 @@ def run_backward(
     d_decay = fresh
     if along_q is not None and along_k is not None and fresh is not None:
         d_decay = add_up(x, along_q, along_k, fresh)
-    return dq, dk, dv, d_decay, d_initial
+    return dq, dk, dv, d_decay, joined(d_initial, d_initial_sums)
 
 
 def add_up(x: Inputs, along_q: Tensor, along_k: Tensor, fresh: Tensor) -> Tensor:

@@ -45,30 +45,37 @@ def initial_states(
     k: Tensor,
     total: Tensor | None,
     group: int,
-    initial: Tensor | None,
+    initial: tuple[Tensor | None, Tensor | None],
     count: int,
     length: int,
     want_final: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Each segment's initial state [B * count, H, K, V] and, if wanted, the final states [B, H, K, V].
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Each segment's initial state [B * count, H, K, V] and z [B * count, H, K], and if wanted the final ones of B.
+
+    initial: those of the sequences. z (`normaliser`) is None without the normaliser.
 
     k, total: weighted, and the log2 decay of chunks, for a decay per channel (`scans.Weighted`); group: heads per head
-    of k.
+    of k. `carry_states` takes z as states of one column.
     """
     provide_descriptor_memory(x.v.device)
     B, T, H, K, V = x.sizes
     states = x.v.new_empty((B * count, H, K, V), dtype=torch.float32)
     decays = x.v.new_empty((B * count, H, K), dtype=torch.float32)
+    sums = torch.empty_like(decays) if x.normalize else None
     block = x.tiling.block
     segment_states[(ceil_div(V, block), B * count * H)](
-        k, x.v, None if x.kind == "channel" else x.decay, total, states, decays, T, length, count, H,
+        k, x.v, None if x.kind == "channel" else x.decay, total, states, sums, decays, T, length, count, H,
         strides(k), strides(x.v), x.decay_strides(), GROUP=group, FULL_K=padded(K), **x.constants(),
     )  # fmt: skip
     final = x.v.new_empty((B, H, K, V), dtype=torch.float32) if want_final else None
-    carry_states[(ceil_div(K, CARRY), B * H)](
-        states, decays, initial, final, count, H, K=K, V=V, BLOCK_K=CARRY, FULL_V=padded(V), num_warps=4
-    )
-    return states, final
+    final_sums = x.v.new_empty((B, H, K), dtype=torch.float32) if want_final and x.normalize else None
+    for of_segments, at_start, at_end, columns in ((states, initial[0], final, V), (sums, initial[1], final_sums, 1)):
+        if of_segments is not None:
+            carry_states[(ceil_div(K, CARRY), B * H)](
+                of_segments, decays, at_start, at_end, count, H,
+                K=K, V=columns, BLOCK_K=CARRY, FULL_V=padded(columns), num_warps=4,
+            )  # fmt: skip
+    return states, sums, final, final_sums
 
 
 CARRY = 8  # rows of the state that a program of `carry_states` holds
@@ -76,12 +83,15 @@ CARRY = 8  # rows of the state that a program of `carry_states` holds
 
 @triton.jit(do_not_specialize=["T", "segment_length", "segments"])
 def segment_states(
-    k, v, decay, total, states, decays, T, segment_length, segments, H, k_strides, v_strides, decay_strides,
+    k, v, decay, total, states, sums, decays, T, segment_length, segments, H, k_strides, v_strides, decay_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
     TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of V, segments * H). states [segments, H, K, V] from zero, decays [segments, H, K] (log2)."""
+    """Grid (blocks of V, segments * H). states [segments, H, K, V] from zero, decays [segments, H, K] (log2).
+
+    sums [segments, H, K]: z from zero, or None.
+    """
     first_v = tl.program_id(0) * BLOCK
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
     batch, start, length, sequence = segment(i_segment, None, T, segment_length, segments, VARLEN)
@@ -94,6 +104,8 @@ def segment_states(
         decay += first_row(decay_strides, batch, start, head)
     state = tl.zeros([BLOCK, FULL_K], tl.float32)
     all_decay = tl.zeros([FULL_K], tl.float32)
+    if sums is not None:
+        z = tl.zeros([FULL_K], tl.float32)
     for first in tl.range(0, length, TIME, num_stages=STAGES):
         b_k = k_rows.load([first, 0])
         value_t = tl.trans(v_rows.load([first, first_v]))
@@ -106,12 +118,18 @@ def segment_states(
             value_t = (value_t.to(tl.float32) * power(all_c - c)[None, :]).to(b_k.dtype)
             state *= power(all_c)
             all_decay += all_c.to(tl.float32)
+            if sums is not None:
+                z = z * power(all_c) + tl.sum(b_k.to(tl.float32) * power(all_c - c)[:, None], 0)
+        elif sums is not None:
+            z += tl.sum(b_k.to(tl.float32), 0)
         state = dot(value_t, b_k, state)
     place = i_segment.to(tl.int64) * H + head
     inside = (o_v[:, None] < V) & (o_k[None, :] < K)
     tl.store(states + place * K * V + o_k[None, :] * V + o_v[:, None], state, mask=inside)
     if first_v == 0:
         tl.store(decays + place * K + o_k, all_decay, mask=o_k < K)
+        if sums is not None:
+            tl.store(sums + place * K + o_k, z, mask=o_k < K)
 
 
 @triton.jit(do_not_specialize=["segments"])

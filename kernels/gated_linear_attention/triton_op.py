@@ -15,9 +15,10 @@ from ..flops import count_flops, dispatched
 from .arguments import Kind
 from .channel import empty_weighted, run_channel_backward, run_channel_forward
 from .chunked import gated_linear_attention_chunked
-from .groups import run_group_backward, taken
+from .groups import fused, run_group_backward, taken
 from .launch import Inputs, aligned, empty_rows
 from .scans import Weighted, run_backward, run_forward
+from .value_scale import scaled, with_skip
 
 WIDEST = 256  # the widest keys and values that the kernels have tiles for
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -35,22 +36,37 @@ def gated_linear_attention_triton(
     output_final_state: bool,
     normalize: bool,
     cu_seqlens: Tensor | None,
+    value_scale: Tensor | None = None,
+    skip: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """`gated_linear_attention` for arguments already checked and with `kind` and `scale` resolved.
 
     Under autocast q, k and v are first cast to its dtype, else to the widest of theirs. What the kernels have no tiles
-    for (float64, widths above 256) is computed by the PyTorch form.
+    for (float64, widths above 256) is computed by the PyTorch form. A decay per channel has the normaliser as a column
+    of ones in v and divides afterwards; the others have it inside the scans (`normaliser`).
     """
     dtype = torch.get_autocast_dtype(v.device.type) if torch.is_autocast_enabled(v.device.type) else None
     dtype = dtype or torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
-    if dtype not in DTYPES or max(q.shape[-1], v.shape[-1] + normalize) > WIDEST:
+    per_channel = kind == "channel" or bonus is not None
+    if dtype not in DTYPES or max(q.shape[-1], v.shape[-1] + (normalize and per_channel)) > WIDEST:
         arguments = (q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, normalize, cu_seqlens)
-        return gated_linear_attention_chunked(*arguments)
+        o, state = gated_linear_attention_chunked(q, k, scaled(v, value_scale), *arguments[3:])
+        return with_skip(o, v, skip), state
     out_dtype = v.dtype
     q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    if value_scale is not None or skip is not None:
+        x = Inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens)
+        if per_channel or normalize or not fused(x):
+            arguments = (decay, kind, bonus, scale, initial_state, output_final_state, normalize, cu_seqlens)
+            o, state = gated_linear_attention_triton(q, k, scaled(v, value_scale), *arguments)
+            return with_skip(o, v, skip).to(out_dtype), state
+        value_scale = v.new_ones(v.shape[:3]) if value_scale is None else value_scale
+        skip = v.new_zeros(v.shape[2]) if skip is None else skip
+        value_scale, skip = value_scale.float().contiguous(), skip.float().contiguous()
     if normalize:
-        v = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
         scale = 1.0
+    if normalize and per_channel:
+        v = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
     if bonus is not None and kind != "channel":
         decay, kind = _per_channel(decay, kind, q.shape[-1], v), "channel"
     if initial_state is not None:
@@ -58,8 +74,10 @@ def gated_linear_attention_triton(
     if cu_seqlens is not None:
         cu_seqlens = cu_seqlens.int()
     run = _forward if dispatched(v) else _Eager.apply
-    o, state, *_ = run(q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_seqlens)
-    if normalize:
+    inside = normalize and not per_channel
+    state_arguments = (initial_state, output_final_state, cu_seqlens)
+    o, state, *_ = run(q, k, v, decay, kind, bonus, scale, *state_arguments, inside, value_scale, skip)
+    if normalize and per_channel:
         o = o[..., :-1] / o[..., -1:]
     return o.to(out_dtype), state if output_final_state else None
 
@@ -74,64 +92,74 @@ def _per_channel(decay: Tensor | None, kind: Kind, K: int, v: Tensor) -> Tensor:
 
 def _inputs(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, kind: str, bonus: Tensor | None, scale: float,
-    cu_seqlens: Tensor | None,
+    cu_seqlens: Tensor | None, normalize: bool, value_scale: Tensor | None, skip: Tensor | None,
 ) -> Inputs:  # fmt: skip
     if kind == "channel" and decay is not None:
         decay = aligned(decay)
-    return Inputs(aligned(q), aligned(k), aligned(v), decay, kind, bonus, scale, cu_seqlens)  # pyright: ignore
+    more = {"normalize": normalize, "value_scale": value_scale, "skip": skip}
+    return Inputs(aligned(q), aligned(k), aligned(v), decay, kind, bonus, scale, cu_seqlens, **more)  # pyright: ignore
 
 
 def _run_forward(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, kind: str, bonus: Tensor | None, scale: float,
-    initial_state: Tensor | None, output_final_state: bool, cu_seqlens: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """o, the final states (empty unless asked for), and `Weighted` (empty unless the decay is per channel)."""
-    x = _inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens)
+    initial_state: Tensor | None, output_final_state: bool, cu_seqlens: Tensor | None, normalize: bool,
+    value_scale: Tensor | None, skip: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """o, the final states, the inverse of the normaliser [B, T, H] and `Weighted`; empty unless asked for, with one, or
+    with a decay per channel.
+    """
+    x = _inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens, normalize, value_scale, skip)
     if kind == "channel":
         o, state, w = run_channel_forward(x, initial_state, output_final_state)
-        return o, _or_empty(state, v), w.q, w.k, w.scores, w.total, w.lean
-    o, state = run_forward(x, initial_state, output_final_state)
-    return o, _or_empty(state, v), *(_or_empty(None, v) for _ in range(5))  # pyright: ignore[reportReturnType]
+        return o, _or_empty(state, v), _or_empty(None, v), w.q, w.k, w.scores, w.total, w.lean
+    o, state, inverse = run_forward(x, initial_state, output_final_state)
+    rest = (_or_empty(None, v) for _ in range(5))
+    return o, _or_empty(state, v), _or_empty(inverse, v), *rest  # pyright: ignore[reportReturnType]
 
 
 _forward = torch.library.custom_op("hybridlab::gated_linear_attention", _run_forward, mutates_args=())
 
 
 @_forward.register_fake
-def _(q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_seqlens):
+def _(q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_seqlens, normalize, value_scale, skip):
     sequences = v.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    shape = (sequences, v.shape[2], q.shape[3], v.shape[3]) if output_final_state else (0,)
+    shape = (sequences, v.shape[2], q.shape[3], v.shape[3] + normalize) if output_final_state else (0,)
     o, state = _like(v), v.new_empty(shape, dtype=torch.float32)
+    inverse = v.new_empty(v.shape[:3] if normalize else (0,), dtype=torch.float32)
     if kind != "channel":
-        return o, state, *(_or_empty(None, v) for _ in range(5))
+        return o, state, inverse, *(_or_empty(None, v) for _ in range(5))
     w = empty_weighted(Inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens))
-    return o, state, w.q, w.k, w.scores, w.total, w.lean
+    return o, state, inverse, w.q, w.k, w.scores, w.total, w.lean
 
 
 @count_flops(_forward)
-def _forward_flops(q, k, v, *_):
+def _forward_flops(q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_seqlens, normalize, *_):
     B, T, H, V = v
-    return 4 * B * T * H * q[-1] * V
+    return 4 * B * T * H * q[-1] * (V + normalize)
 
 
 def _run_backward(
     do: Tensor, d_final: Tensor | None, q: Tensor, k: Tensor, v: Tensor, decay: Tensor | None, kind: str,
-    bonus: Tensor | None, scale: float, initial_state: Tensor | None, cu_seqlens: Tensor | None, want_decay: bool,
-    weighted: list[Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k, v, decay, bonus and the initial state; empty without such an input or if unwanted."""
-    x = _inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens)
-    do, d_bonus = aligned(do), None
+    bonus: Tensor | None, scale: float, initial_state: Tensor | None, cu_seqlens: Tensor | None, normalize: bool,
+    value_scale: Tensor | None, skip: Tensor | None, want_decay: bool, o: Tensor | None, kept: list[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k, v, decay, bonus, the initial state, value_scale and skip; empty without such an input or if
+    unwanted.
+    """
+    x = _inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens, normalize, value_scale, skip)
+    do, d_bonus = aligned(do if skip is None else do.contiguous()), None
+    d_scale = d_skip = None
     if d_final is not None:
         d_final = d_final.contiguous()
     if kind == "channel":
         dq, dk, dv, d_decay, d_bonus, d_initial = run_channel_backward(
-            x, initial_state, do, d_final, Weighted(*weighted)
+            x, initial_state, do, d_final, Weighted(*kept[1:])
         )
     elif taken(x, do):
-        dq, dk, dv, d_decay, d_initial = run_group_backward(x, initial_state, do, d_final, want_decay)
+        dq, dk, dv, d_decay, d_initial, d_scale, d_skip = run_group_backward(x, initial_state, do, d_final, want_decay)
     else:
-        dq, dk, dv, d_decay, d_initial = run_backward(x, initial_state, do, d_final, want_decay)
+        quotient = (o, kept[0]) if o is not None else None
+        dq, dk, dv, d_decay, d_initial = run_backward(x, initial_state, do, d_final, want_decay, None, quotient)
     if kind == "head" and d_decay is not None:
         d_decay = d_decay.sum((0, 1))
     if dq.shape != q.shape:
@@ -140,14 +168,18 @@ def _run_backward(
         d_decay = d_decay.to(decay.dtype)
     if d_bonus is not None and bonus is not None:
         d_bonus = d_bonus.to(bonus.dtype)
-    return dq, dk, dv, _or_empty(d_decay, v), _or_empty(d_bonus, v), _or_empty(d_initial, v)
+    rest = (_or_empty(d, v) for d in (d_decay, d_bonus, d_initial, d_scale, d_skip))
+    return dq, dk, dv, *rest  # pyright: ignore[reportReturnType]
 
 
 _backward = torch.library.custom_op("hybridlab::gated_linear_attention_backward", _run_backward, mutates_args=())
 
 
 @_backward.register_fake
-def _(do, d_final, q, k, v, decay, kind, bonus, scale, initial_state, cu_seqlens, want_decay, weighted):
+def _(
+    do, d_final, q, k, v, decay, kind, bonus, scale, initial_state, cu_seqlens, normalize, value_scale, skip,
+    want_decay, o, kept,
+):  # fmt: skip
     grouped = q.shape[2] != v.shape[2]
     dq, dk = (torch.empty(q.shape, dtype=q.dtype, device=q.device) if grouped else _like(q) for _ in range(2))
     d_decay = _contiguous_like(decay) if want_decay else _or_empty(None, v)
@@ -155,12 +187,13 @@ def _(do, d_final, q, k, v, decay, kind, bonus, scale, initial_state, cu_seqlens
         d_decay = _like(decay)
     d_bonus = _contiguous_like(bonus) if bonus is not None else _or_empty(None, v)
     d_initial = _contiguous_like(initial_state) if initial_state is not None else _or_empty(None, v)
-    return dq, dk, _like(v), d_decay, d_bonus, d_initial
+    d_scale, d_skip = (_contiguous_like(x) if x is not None else _or_empty(None, v) for x in (value_scale, skip))
+    return dq, dk, _like(v), d_decay, d_bonus, d_initial, d_scale, d_skip
 
 
 @count_flops(_backward)
-def _backward_flops(do, d_final, q, k, v, *_):
-    return 2 * _forward_flops(q, k, v)
+def _backward_flops(do, d_final, q, k, v, decay, kind, bonus, scale, initial_state, cu_seqlens, normalize, *_):
+    return 2 * _forward_flops(q, k, v, decay, kind, bonus, scale, initial_state, False, cu_seqlens, normalize)
 
 
 def _like(x: Tensor) -> Tensor:
@@ -176,23 +209,28 @@ def _or_empty(x: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _save(ctx, inputs, output) -> None:
-    q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_seqlens = inputs
-    ctx.save_for_backward(q, k, v, decay, bonus, initial_state, cu_seqlens, *output[2:])
-    ctx.kind, ctx.scale, ctx.output_final_state = kind, scale, output_final_state
+    q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, cu_seqlens, normalize, value_scale, skip = (
+        inputs
+    )
+    o = output[0] if normalize else None
+    ctx.save_for_backward(q, k, v, decay, bonus, initial_state, cu_seqlens, value_scale, skip, o, *output[2:])
+    ctx.kind, ctx.scale, ctx.output_final_state, ctx.normalize = kind, scale, output_final_state, normalize
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx, do: Tensor | None, d_state: Tensor | None, backward: Callable[..., tuple[Tensor, ...]]):
-    q, k, v, decay, bonus, initial_state, cu_seqlens, *weighted = ctx.saved_tensors
+    q, k, v, decay, bonus, initial_state, cu_seqlens, value_scale, skip, o, *kept = ctx.saved_tensors
     do = torch.zeros_like(v) if do is None else do
     d_state = d_state if ctx.output_final_state else None
     want_decay = decay is not None and (ctx.needs_input_grad[3] or ctx.kind == "channel")
-    dq, dk, dv, d_decay, d_bonus, d_initial = backward(
-        do, d_state, q, k, v, decay, ctx.kind, bonus, ctx.scale, initial_state, cu_seqlens, want_decay, weighted
-    )
+    dq, dk, dv, d_decay, d_bonus, d_initial, d_scale, d_skip = backward(
+        do, d_state, q, k, v, decay, ctx.kind, bonus, ctx.scale, initial_state, cu_seqlens, ctx.normalize, value_scale,
+        skip, want_decay, o, kept,
+    )  # fmt: skip
     return (
         dq, dk, dv, d_decay if want_decay else None, None, d_bonus if bonus is not None else None, None,
-        d_initial if initial_state is not None else None, None, None,
+        d_initial if initial_state is not None else None, None, None, None,
+        d_scale if value_scale is not None else None, d_skip if skip is not None else None,
     )  # fmt: skip
 
 

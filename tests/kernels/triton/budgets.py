@@ -22,17 +22,27 @@ class Configuration:
     V: int = 128
     bonus: bool = False
     group: int = 1
+    normalize: bool = False
+    value_scale: bool = False
     slow: bool = False
 
     @property
     def name(self) -> str:
         group = f" G{self.group}" if self.group > 1 else ""
-        return f"{self.kind}{'+bonus' if self.bonus else ''} {str(self.dtype)[6:]} K{self.K} V{self.V}{group}"
+        extra = ("+bonus" if self.bonus else "") + ("+normaliser" if self.normalize else "")
+        extra += "+value_scale" if self.value_scale else ""
+        return f"{self.kind}{extra} {str(self.dtype)[6:]} K{self.K} V{self.V}{group}"
 
     def launches(self) -> dict[str, Launch]:
         """Each launch by the kernel's name and what tells two launches of it apart."""
         named = {}
-        for launch in launches_of(self.kind, self.dtype, self.K, self.V, bonus=self.bonus, group=self.group):
+        options = {
+            "bonus": self.bonus,
+            "group": self.group,
+            "normalize": self.normalize,
+            "value_scale": self.value_scale,
+        }
+        for launch in launches_of(self.kind, self.dtype, self.K, self.V, **options):
             roles = {0: " keys", 1: " values"}.get(launch.arguments.get("ROLES", 2), "")
             exact = " exact" if launch.arguments.get("EXACT") else ""
             named[launch.kernel.__name__ + roles + exact] = launch
@@ -42,6 +52,10 @@ class Configuration:
 CONFIGURATIONS = (
     *(Configuration(kind) for kind in ("none", "head", "token", "channel")),
     Configuration("token", V=64, group=16),
+    Configuration("token", V=64, group=16, value_scale=True),
+    Configuration("none", normalize=True),
+    *(Configuration(kind, normalize=True, slow=True) for kind in ("head", "token")),
+    *(Configuration(kind, K=64, V=64, normalize=True, slow=True) for kind in ("none", "token")),
     Configuration("token", V=64, slow=True),
     Configuration("channel", bonus=True, slow=True),
     *(Configuration(kind, K=64, V=64, slow=True) for kind in ("none", "head", "token", "channel")),

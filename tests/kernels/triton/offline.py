@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 import triton
-from hybridlab.kernels.gated_linear_attention import channel, groups, scans, split
+from hybridlab.kernels.gated_linear_attention import channel, groups, normaliser, scans, split
 from hybridlab.kernels.gated_linear_attention.launch import Inputs
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
@@ -35,6 +35,7 @@ POINTERS = {
     torch.int32: "*i32",
 }
 KERNELS = {
+    normaliser: ("negative_products",),
     scans: ("forward_scan", "query_scan", "key_value_scan", "decay_gradient"),
     channel: ("channel_scores", "channel_gradients"),
     split: ("segment_states", "carry_states"),
@@ -95,7 +96,17 @@ def recorded() -> Iterator[list[Launch]]:
             p.stop()
 
 
-def launches_of(kind: str, dtype: torch.dtype, K: int, V: int, *, bonus: bool = False, group: int = 1) -> list[Launch]:
+def launches_of(
+    kind: str,
+    dtype: torch.dtype,
+    K: int,
+    V: int,
+    *,
+    bonus: bool = False,
+    group: int = 1,
+    normalize: bool = False,
+    value_scale: bool = False,
+) -> list[Launch]:
     """Every kernel of one forward and backward pass, without initial state."""
     B, T, H = 2, 4096, 16
 
@@ -107,16 +118,22 @@ def launches_of(kind: str, dtype: torch.dtype, K: int, V: int, *, bonus: bool = 
         decay = tensor(B, T, H, K)
     u = tensor(H, K, dtype=torch.float32) if bonus else None
     q, k, v = tensor(B, T, H // group, K), tensor(B, T, H // group, K), tensor(B, T, H, V)
-    x = Inputs(q, k, v, decay, kind, u, 0.125, None)  # pyright: ignore[reportArgumentType]
+    more = {"normalize": normalize}
+    if value_scale:
+        more |= {"value_scale": tensor(B, T, H, dtype=torch.float32), "skip": tensor(H, dtype=torch.float32)}
+    x = Inputs(q, k, v, decay, kind, u, 0.125, None, **more)  # pyright: ignore[reportArgumentType]
     with recorded() as launches:
         if kind == "channel":
             weighted = channel.run_channel_forward(x, None, False)[2]
             channel.run_channel_backward(x, None, tensor(B, T, H, V), None, weighted)
         elif group > 1:
+            if value_scale:
+                scans.run_forward(x, None, False)
             groups.run_group_backward(x, None, tensor(B, T, H, V), None, kind == "token")
         else:
-            scans.run_forward(x, None, False)
-            scans.run_backward(x, None, tensor(B, T, H, V), None, kind == "token")
+            o, _, inverse = scans.run_forward(x, None, False)
+            quotient = None if inverse is None else (o, inverse)
+            scans.run_backward(x, None, tensor(B, T, H, V), None, kind == "token", None, quotient)
     return launches
 
 

@@ -63,11 +63,6 @@ def test_float16_agrees(kind: str) -> None:
     check(Problem(kind=kind, dtype=torch.float16))
 
 
-@pytest.mark.parametrize("kind", ["none", "token"])
-def test_normaliser_agrees(kind: str) -> None:
-    check(Problem(kind=kind, normalize=True, T=70))
-
-
 @pytest.mark.parametrize(("K", "V"), [(16, 60), (60, 100), (100, 20)])
 def test_odd_widths_agree(K: int, V: int) -> None:
     check(Problem(kind="token", dtype=torch.bfloat16, T=66, H=1, Hk=1, K=K, V=V))

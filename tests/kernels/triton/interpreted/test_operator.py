@@ -15,11 +15,11 @@ def call(x: dict, **kwargs) -> torch.Tensor:
     return gated_linear_attention(**x, **kwargs, backend="triton")[0]
 
 
-@pytest.mark.parametrize("kind", ["token", "channel"])
-def test_opcheck_passes(kind: str) -> None:
-    x = inputs(Problem(kind=kind, T=20, H=1, Hk=1, K=16, V=16))
+@pytest.mark.parametrize(("kind", "normalize"), [("token", False), ("channel", False), ("token", True)])
+def test_opcheck_passes(kind: str, normalize: bool) -> None:
+    x = inputs(Problem(kind=kind, T=20, H=1, Hk=1, K=16, V=16, normalize=normalize))
     tensors = [x[name].requires_grad_() for name in ("q", "k", "v", "decay")]
-    arguments = (*tensors, kind, None, 0.25, x["initial_state"].requires_grad_(), True, None)
+    arguments = (*tensors, kind, None, 1.0, x["initial_state"].requires_grad_(), True, None, normalize, None, None)
     torch.library.opcheck(
         triton_op._forward, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
     )
@@ -30,6 +30,7 @@ def test_the_operator_and_the_eager_path_give_the_same_gradients(monkeypatch: py
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     check(Problem(kind="channel", T=40))
     check(Problem(kind="token", T=40))
+    check(Problem(kind="token", T=40, normalize=True))
 
 
 def test_strided_inputs_are_read_where_they_lie() -> None:
@@ -57,8 +58,12 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     assert torch.equal(plain, again)
 
 
-@pytest.mark.parametrize("kind", ["none", "token", "channel"])
-def test_a_sequence_split_along_time_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "normalize"), [("none", False), ("token", False), ("channel", False), ("none", True), ("token", True)]
+)
+def test_a_sequence_split_along_time_gives_the_same(
+    kind: str, normalize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(split, "multiprocessors", lambda device: 6)
     monkeypatch.setattr(split, "SHORTEST", 1)
-    check(Problem(kind=kind, T=150))
+    check(Problem(kind=kind, T=150, normalize=normalize))
