@@ -108,6 +108,11 @@ class Layer(nn.Module):
 
     auxiliary_loss: Tensor | None = None
 
+    @property
+    def capacity(self) -> Tensor | None:
+        """Tokens of the last forward's busiest expert over the mean of all; None without experts."""
+        return None
+
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:

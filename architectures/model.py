@@ -134,6 +134,14 @@ class HybridModel(nn.Module):
         """What the last training forward adds to the loss (balance of experts); 0 when nothing does."""
         return torch.stack(self._auxiliary).sum() if self._auxiliary else self.embedding.weight.new_zeros(())
 
+    def capacity(self) -> Tensor | None:
+        """The capacity factor at which no expert would have dropped a token of the last forward: tokens of the busiest
+        expert over the mean of its mixture, the worst mixture's; None without one."""
+        factors = [
+            factor for layer in self.modules() if isinstance(layer, Layer) and (factor := layer.capacity) is not None
+        ]
+        return torch.stack(factors).max() if factors else None
+
     def bill(self) -> Bill:
         """What this model costs."""
         return bill(self.config)

@@ -130,6 +130,8 @@ class Training:
             "train/gradient_norm": float(norm),
             "train/tokens_per_second": speed,
         }
+        if (capacity := self.model.capacity()) is not None:
+            row["train/expert_capacity"] = float(capacity)
         looked = self._look() if self._look_is_due() and math.isfinite(loss) else {}
         self.curve.append(row | looked)
         self.report(row | looked)

@@ -201,6 +201,10 @@ class MoE(Layer):
         blocks = rows.split(self.tokens_per_expert.tolist())
         return torch.cat([activate(block @ w_in[e], activation) @ w_out[e] for e, block in enumerate(blocks)])
 
+    @property
+    def capacity(self) -> Tensor:
+        return self.tokens_per_expert.max() / self.tokens_per_expert.float().mean()
+
     def _balance(self, p_NX: Tensor) -> None:
         """Sets the auxiliary loss, or moves the bias; while training only."""
         self.auxiliary_loss = None

@@ -439,6 +439,7 @@ def test_balance_by_bias_evens_out_a_collapsed_router():
     x = inputs().abs()
     layer(x)
     assert layer.tokens_per_expert.tolist() == [34, 0, 0, 0]
+    assert layer.capacity == 4  # all go to one of four
     for _ in range(40):
         layer(x)
     assert layer.tokens_per_expert.max() < 34

@@ -134,6 +134,16 @@ def test_auxiliary_loss_sums_over_the_experts_layers_and_is_zero_without():
     assert plain.auxiliary_loss() == 0
 
 
+def test_the_capacity_is_that_of_the_worst_mixture_and_none_without_one():
+    model = HybridModel(ModelConfig(pattern="(attn moe)*2", d_model=16, vocab_size=8))
+    tokens_BT = torch.randint(8, (2, 9), generator=torch.Generator().manual_seed(0))
+    model(tokens_BT)
+    counts = [layer.tokens_per_expert for layer in model.layers if layer.capacity is not None]
+    assert len(counts) == 2
+    assert model.capacity() == max(float(count.max() * 8 / count.sum()) for count in counts)
+    assert HybridModel(ModelConfig(pattern="attn mlp", d_model=16, vocab_size=8)).capacity() is None
+
+
 def test_a_stream_of_many_sublayers_starts_no_larger_than_one_of_few():
     def spread(depth):
         torch.manual_seed(0)

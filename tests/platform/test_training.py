@@ -148,3 +148,11 @@ def test_weight_decay_spares_norms_biases_and_decay_rates():
     groups = optimizer_for(model, TrainingConfig(weight_decay=0.5)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
     assert len(groups[1]["params"]) == len(spared)
+
+
+def test_the_capacity_that_experts_need_is_in_the_curve(recall_trial, tmp_path):
+    trained(recall_trial(pattern="attn moe", steps=20), tmp_path / "moe")
+    capacities = [row["train/expert_capacity"] for row in rows(tmp_path / "moe")]
+    assert all(1 <= capacity <= 8 for capacity in capacities)
+    trained(recall_trial(pattern="attn mlp", steps=20), tmp_path / "mlp")
+    assert all("train/expert_capacity" not in row for row in rows(tmp_path / "mlp"))
