@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from hybridlab.architectures import HybridModel, InvalidInput, ModelConfig, bill, load_published, rehearse
+from hybridlab.architectures import (
+    HybridModel,
+    InvalidInput,
+    ModelConfig,
+    bill,
+    linear_recurrence,
+    load_published,
+    rehearsal,
+    rehearse,
+)
+from hybridlab.kernels import gated_linear_attention
 from hybridlab.kernels.benchmarks import rates as measuring
 from hybridlab.platform import show_gpu, step_benchmark
 from hybridlab.platform.cli import app
@@ -50,33 +60,44 @@ def test_rates_are_known_by_their_short_name_and_by_the_gpus_own():
     assert rates_of(load_rates("H100").gpu) is load_rates("h100")
 
 
+def as_measured(q, k, v, *, normalize=False, value_scale=None, skip=None, scale=None, **options):
+    """The recurrence as it was when the steps were measured: the normaliser, dt and D stood around the kernels."""
+    x = v if value_scale is None else v * value_scale[..., None].to(v.dtype)
+    if normalize:
+        x, scale = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1), 1.0
+    o, state = gated_linear_attention(q, k, x, scale=scale, **options)
+    if normalize:
+        o = o[..., :-1] / o[..., -1:]
+    return o if skip is None else o + v * skip[:, None].to(v.dtype), state
+
+
 @pytest.fixture(scope="module")
 def off() -> dict[tuple[str, int], tuple[float, float]]:
     """By model and batch: by what share time and peak memory are mispredicted, of the steps measured on the H100."""
     found = {}
-    for row in step_benchmark.recorded("h100"):
-        config, sizes = step_benchmark.MODELS[row["model"]], (row["batch_size"], row["length"])
-        time = training_time(config, load_rates("h100"), batch_size=sizes[0], length=sizes[1], held_logits=True)
-        peak = bill(config).training_memory(*sizes, held_logits=True).peak
-        shares = time.seconds / row["measured_seconds"] - 1, peak / row["measured_peak_bytes"] - 1
-        found[row["model"], row["batch_size"]] = shares
+    rehearsal._rehearse.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear_recurrence, "gated_linear_attention", as_measured)
+        for row in step_benchmark.recorded("h100"):
+            config, sizes = step_benchmark.MODELS[row["model"]], (row["batch_size"], row["length"])
+            time = training_time(config, load_rates("h100"), batch_size=sizes[0], length=sizes[1], held_logits=True)
+            peak = bill(config).training_memory(*sizes, held_logits=True).peak
+            shares = time.seconds / row["measured_seconds"] - 1, peak / row["measured_peak_bytes"] - 1
+            found[row["model"], row["batch_size"]] = shares
+    rehearsal._rehearse.cache_clear()
     return found
 
 
 def test_most_predicted_steps_are_within_15_percent_of_the_measured_ones(off):
-    """None of the models was used to measure rates. Those that miss are held up by the host's launches.
-
-    The steps were measured before linear attention's normaliser and Mamba-2's dt and D went into the kernels; what that
-    saves is predicted, and is off here.
-    """
+    """None of the models was used to measure rates. Those that miss are held up by the host's launches."""
     near = {key for key, (seconds, _) in off.items() if abs(seconds) <= 0.15}
-    assert len(near) >= 9
+    assert len(near) >= 10
     assert len({model for model, _ in near}) >= 8
-    assert max(abs(seconds) for seconds, _ in off.values()) <= 0.26
+    assert max(abs(seconds) for seconds, _ in off.values()) <= 0.20
 
 
-def test_predicted_peak_memory_is_within_4_percent_of_the_measured(off):
-    assert max(abs(peak) for _, peak in off.values()) <= 0.04
+def test_predicted_peak_memory_is_within_3_percent_of_the_measured(off):
+    assert max(abs(peak) for _, peak in off.values()) <= 0.03
 
 
 def test_parts_add_up_to_the_devices_work():

@@ -7,13 +7,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-budgets = pytest.importorskip("budgets", reason="Triton is not installed")
+FAMILIES = [
+    pytest.importorskip(name, reason="Triton is not installed") for name in ("budgets", "channel_delta_budgets")
+]
+PARAMETERS = [
+    pytest.param(family, configuration, id=configuration.name, marks=[pytest.mark.slow] if configuration.slow else [])
+    for family in FAMILIES
+    for configuration in family.CONFIGURATIONS
+]
 
-PARAMETERS = [pytest.param(c, id=c.name, marks=[pytest.mark.slow] if c.slow else []) for c in budgets.CONFIGURATIONS]
 
-
-@pytest.mark.parametrize("configuration", PARAMETERS)
-def test_resources_stay_within_the_budget(configuration) -> None:
+@pytest.mark.parametrize(("budgets", "configuration"), PARAMETERS)
+def test_resources_stay_within_the_budget(budgets, configuration) -> None:
     limits = budgets.budget(configuration)
     launches = configuration.launches()
     assert launches.keys() == limits.keys()
