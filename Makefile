@@ -32,8 +32,8 @@ test-browser: setup  ## run the dashboard's tests in headless Chromium
 test-slow: setup  ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
-test-gpu: setup  ## run every kernel's configurations on this machine's GPU against fp64, and print the worst errors
-	$(BIN)/python -m pytest -m gpu -n auto -rfx --tb=short tests/kernels/test_on_gpu.py
+test-gpu: setup  ## run every kernel, a training step and decoding of every layer on this machine's GPU against fp64
+	$(BIN)/python -m pytest -m gpu -n auto -rfx --tb=short tests/kernels tests/architectures
 
 memcheck: setup  ## run compute-sanitizer's memcheck over one small shape of each kernel on this machine's GPU
 	$(BIN)/python tests/kernels/memcheck.py

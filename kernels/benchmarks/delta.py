@@ -80,6 +80,9 @@ class DeltaRow(Row):
     def warm(self) -> DeltaRow:
         return replace(self, B=1, T=192)
 
+    def brief(self) -> DeltaRow:
+        return replace(self, T=min(self.T, 512))
+
     def kernels(self) -> Hashable:
         return self.op, self.D, self.H // (self.groups or self.H)
 

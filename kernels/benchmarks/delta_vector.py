@@ -91,6 +91,9 @@ class DeltaVectorRow(Row):
     def warm(self) -> DeltaVectorRow:
         return replace(self, B=1, T=192)
 
+    def brief(self) -> DeltaVectorRow:
+        return replace(self, T=min(self.T, 512))
+
     def kernels(self) -> Hashable:
         return self.op, self.D
 

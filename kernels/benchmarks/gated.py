@@ -54,6 +54,9 @@ class GatedRow(Row):
     def warm(self) -> GatedRow:
         return GatedRow(replace(self.case, B=1, T=192))
 
+    def brief(self) -> GatedRow:
+        return type(self)(replace(self.case, T=min(self.case.T, 512)))
+
     def kernels(self) -> Hashable:
         return self.case.op, self.case.K, self.case.V, self.case.forward_only
 

@@ -66,6 +66,9 @@ class OtherRow(Row):
             x |= {"weight": normal(D)} if self.op != "l2" else {}
         return {name: tensor.requires_grad_() for name, tensor in x.items()}
 
+    def brief(self) -> OtherRow:
+        return replace(self, T=min(self.T, 512))
+
     def ours(self, x: Inputs) -> Tensor:
         return self._call(x, "triton")
 

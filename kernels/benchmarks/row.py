@@ -72,6 +72,10 @@ class Row(ABC):
         """A quick row that compiles the same kernels of this project."""
         return self
 
+    def brief(self) -> Row:
+        """The row with fewer tokens, for which a peer compiles the same kernels in little memory."""
+        return self
+
     def kernels(self) -> Hashable:
         """Rows for which this is equal compile the same kernels."""
         return self

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .measure import copy_bandwidth, graphed, machine, milliseconds, peak_mib, poison, relative_error
+from .measure import copy_bandwidth, graphed, host_milliseconds, machine, milliseconds, peak_mib, poison, relative_error
 from .row import Call, Inputs, Row
 from .rows import ROWS
+from .tuning import compile_all, quick_tuning
 
 Report = Callable[[str], None]
 
@@ -82,7 +81,8 @@ def peer_side(row: Row, x: Inputs, bandwidth: float) -> tuple[str | None, dict[s
     """The peer's name and columns: measured now, or elsewhere and scaled by the copy bandwidth, or nothing."""
     other = row.peer()
     if other is not None:
-        return other[0], side(row, x, other[1])
+        with quick_tuning():
+            return other[0], side(row, x, other[1])
     recorded = row.recorded()
     if recorded is None:
         return None, {}
@@ -91,9 +91,9 @@ def peer_side(row: Row, x: Inputs, bandwidth: float) -> tuple[str | None, dict[s
 
 
 def side(row: Row, x: Inputs, call: Call) -> dict[str, float | None]:
-    """Forward time (without gradients), forward and backward time, peak memory of the longer of them.
+    """Forward time (without gradients), forward and backward time, and of the longer of them peak memory and host time.
 
-    Of a step the launch is captured in a graph, as decoding loops do, so that not the launch is what is measured.
+    A step's launch is captured in a graph, as decoding loops do.
     """
 
     def forward() -> Tensor:
@@ -101,16 +101,19 @@ def side(row: Row, x: Inputs, call: Call) -> dict[str, float | None]:
             return call(x)
 
     if row.is_step:
-        return {"forward_ms": milliseconds(graphed(forward)), "forward_backward_ms": None, "peak_mib": None}
+        times = {"forward_ms": milliseconds(graphed(forward)), "forward_backward_ms": None}
+        return {**times, "peak_mib": None, "host_ms": host_milliseconds(forward)}
     if row.forward_only:
-        return {"forward_ms": milliseconds(forward), "forward_backward_ms": None, "peak_mib": peak_mib(forward)}
+        times = {"forward_ms": milliseconds(forward), "forward_backward_ms": None}
+        return {**times, "peak_mib": peak_mib(forward), "host_ms": host_milliseconds(forward)}
     leaves = [t for t in x.values() if t.requires_grad]
     incoming = torch.randn_like(forward())
 
     def both() -> object:
         return torch.autograd.grad(call(x), leaves, incoming)
 
-    return {"forward_ms": milliseconds(forward), "forward_backward_ms": milliseconds(both), "peak_mib": peak_mib(both)}
+    times = {"forward_ms": milliseconds(forward), "forward_backward_ms": milliseconds(both)}
+    return {**times, "peak_mib": peak_mib(both), "host_ms": host_milliseconds(both)}
 
 
 def errors(row: Row) -> dict[str, float]:
@@ -135,38 +138,6 @@ def errors(row: Row) -> dict[str, float]:
     return {"o": relative_error(o, exact), **{f"d{n}": relative_error(a, b) for n, a, b in pairs}}
 
 
-def compile_all(rows: list[Row], *, peers: bool, report: Report) -> None:
-    """Compile every kernel of every row once, each row in its own process, into Triton's cache."""
-    distinct = {(type(row), row.kernels()): row for row in rows}
-    jobs = [(row, of_peer) for row in distinct.values() for of_peer in ((False, True) if peers else (False,))]
-    if not jobs:
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(len(jobs), max(1, (os.cpu_count() or 2) - 2))) as pool:
-        for failure in pool.imap_unordered(_compile, jobs):
-            if failure is not None:
-                report(failure)
-
-
-def _compile(job: tuple[Row, bool]) -> str | None:
-    row, of_peer = job
-    try:
-        other = row.peer() if of_peer else ("", row.warm().ours)
-        if other is None:
-            return None
-        x = (row if of_peer else row.warm()).inputs("cuda")
-        o = other[1](x)
-        leaves = [t for t in x.values() if t.requires_grad]
-        if leaves and not (row.forward_only or row.is_step):
-            torch.autograd.grad(o, leaves, torch.ones_like(o))
-        torch.cuda.synchronize()
-    except Exception as error:  # the row itself will say what failed; this is only the warm-up
-        return f"compiling {row.op} {row.shape}{' (peer)' if of_peer else ''}: {type(error).__name__}: {error}"[:300]
-    finally:
-        torch.cuda.empty_cache()  # the process stays, what it allocated need not
-    return None
-
-
 def line(row: dict[str, Any]) -> str:
     """One row as text: times beside the peer's, memory, share of the floor, largest error."""
 
@@ -175,7 +146,7 @@ def line(row: dict[str, Any]) -> str:
 
     worst = max(row["error"].values())
     cells = [f"{row['op']:11s}{row['shape']:34s}"]
-    for name in ("forward_ms", "forward_backward_ms", "peak_mib"):
+    for name in ("forward_ms", "forward_backward_ms", "host_ms", "peak_mib"):
         digits = 0 if name == "peak_mib" else 3
         cells.append(f"{number(row.get(name), digits):>7s} /{number(row.get('peer_' + name), digits):>7s}")
     return " ".join(cells) + f"  floor {row['floor_share']:.0%}  error {worst:.1e}"

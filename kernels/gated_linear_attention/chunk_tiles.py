@@ -70,13 +70,17 @@ def level_masks(log2_half, TIME: tl.constexpr, STRICT: tl.constexpr):
 
 @triton.jit
 def centred_exponents(g, log2_size, dtype: tl.constexpr, TIME: tl.constexpr, STRICT: tl.constexpr):
-    """c_i minus half of the decay of i's block of 2^log2_size rows. STRICT: without i's own decay."""
+    """c_i minus half of the decay of i's block of 2^log2_size rows; 0 in blocks of one row, which have no pairs.
+
+    STRICT: without i's own decay.
+    """
     i, r = tl.arange(0, TIME)[:, None], tl.arange(0, TIME)[None, :]
     if STRICT:
         signs = tl.where(r < i, 0.5, -0.5)
     else:
         signs = tl.where(r <= i, 0.5, -0.5)
-    return sums(tl.where((i >> log2_size) == (r >> log2_size), signs, 0.0), g, dtype) * LOG2E
+    together = ((i >> log2_size) == (r >> log2_size)) & (log2_size > 0)
+    return sums(tl.where(together, signs, 0.0), g, dtype) * LOG2E
 
 
 @triton.jit

@@ -7,6 +7,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -105,19 +106,30 @@ def _run_forward(
     initial_state: Tensor | None, output_final_state: bool, cu_seqlens: Tensor | None, normalize: bool,
     value_scale: Tensor | None, skip: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """o, the final states, the inverse of the normaliser [B, T, H] and `Weighted`; empty unless asked for, with one, or
+    """o, the final states, the inverse of the normaliser [B, T, H] and `Weighted`; None unless asked for, with one, or
     with a decay per channel.
     """
     x = _inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens, normalize, value_scale, skip)
     if kind == "channel":
         o, state, w = run_channel_forward(x, initial_state, output_final_state)
-        return o, _or_empty(state, v), _or_empty(None, v), w.q, w.k, w.scores, w.total, w.lean
-    o, state, inverse = run_forward(x, initial_state, output_final_state)
-    rest = (_or_empty(None, v) for _ in range(5))
-    return o, _or_empty(state, v), _or_empty(inverse, v), *rest  # pyright: ignore[reportReturnType]
+        return o, state, None, w.q, w.k, w.scores, w.total, w.lean  # pyright: ignore[reportReturnType]
+    return *run_forward(x, initial_state, output_final_state), None, None, None, None, None  # pyright: ignore
 
 
-_forward = torch.library.custom_op("hybridlab::gated_linear_attention", _run_forward, mutates_args=())
+def _returning_tensors(run: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """`run` for torch.library, whose operators return tensors alone: an empty one in the place of None."""
+
+    @wraps(run)
+    def filled(*arguments):
+        outputs = run(*arguments)
+        return tuple(_or_empty(x, outputs[0]) for x in outputs)  # pyright: ignore[reportArgumentType]
+
+    return filled
+
+
+_forward = torch.library.custom_op(
+    "hybridlab::gated_linear_attention", _returning_tensors(_run_forward), mutates_args=()
+)
 
 
 @_forward.register_fake
@@ -143,7 +155,7 @@ def _run_backward(
     bonus: Tensor | None, scale: float, initial_state: Tensor | None, cu_seqlens: Tensor | None, normalize: bool,
     value_scale: Tensor | None, skip: Tensor | None, want_decay: bool, o: Tensor | None, kept: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k, v, decay, bonus, the initial state, value_scale and skip; empty without such an input or if
+    """Gradients of q, k, v, decay, bonus, the initial state, value_scale and skip; None without such an input or if
     unwanted.
     """
     x = _inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens, normalize, value_scale, skip)
@@ -168,11 +180,12 @@ def _run_backward(
         d_decay = d_decay.to(decay.dtype)
     if d_bonus is not None and bonus is not None:
         d_bonus = d_bonus.to(bonus.dtype)
-    rest = (_or_empty(d, v) for d in (d_decay, d_bonus, d_initial, d_scale, d_skip))
-    return dq, dk, dv, *rest  # pyright: ignore[reportReturnType]
+    return dq, dk, dv, d_decay, d_bonus, d_initial, d_scale, d_skip  # pyright: ignore[reportReturnType]
 
 
-_backward = torch.library.custom_op("hybridlab::gated_linear_attention_backward", _run_backward, mutates_args=())
+_backward = torch.library.custom_op(
+    "hybridlab::gated_linear_attention_backward", _returning_tensors(_run_backward), mutates_args=()
+)
 
 
 @_backward.register_fake

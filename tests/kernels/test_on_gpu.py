@@ -13,21 +13,25 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-from .gpu_problems import CONFIGURATIONS, Configuration, errors, tolerance  # noqa: E402
+from .gpu_problems import CONFIGURATIONS, Configuration, errors, shortfall, tolerance  # noqa: E402
 
 
-def parameter(c: Configuration):
-    marks = [] if c.shortfall is None else [pytest.mark.xfail(reason=c.shortfall, strict=False)]
-    return pytest.param(c, id=str(c), marks=marks)
-
-
-@pytest.mark.parametrize("configuration", map(parameter, CONFIGURATIONS))
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 def test_kernels_agree_with_fp64(configuration: Configuration, record_property) -> None:
     worst: dict[str, tuple[float, str]] = {}
+    beyond, known = {}, {}
     for problem in configuration.problems():
         for quantity, error in errors(configuration, problem).items():
             worst[quantity] = max(worst.get(quantity, (0.0, "")), (error, problem.name))
+            if not error <= tolerance(configuration, quantity):
+                short = shortfall(configuration, quantity, problem.name)
+                where = f"{quantity} {error:.1e} at {problem.name}"
+                if short is not None and error <= short.bound:
+                    known[where] = short.why
+                else:
+                    beyond[where] = tolerance(configuration, quantity)
         torch.cuda.empty_cache()
     record_property("errors", {"of": f"{configuration.operation} {str(configuration.dtype)[6:]}", **worst})
-    beyond = {q: found for q, found in worst.items() if not found[0] <= tolerance(configuration, q)}
-    assert not beyond, {q: f"{error:.1e} at {name}" for q, (error, name) in beyond.items()}
+    assert not beyond
+    if known:
+        pytest.xfail("; ".join(f"{where}: {why}" for where, why in known.items()))

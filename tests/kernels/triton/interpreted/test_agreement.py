@@ -63,6 +63,12 @@ def test_float16_agrees(kind: str) -> None:
     check(Problem(kind=kind, dtype=torch.float16))
 
 
+@pytest.mark.parametrize("bonus", [False, True])
+@pytest.mark.parametrize("decay", ["uniform", "extreme"])
+def test_fast_decays_per_channel_do_not_overflow_float16(decay: str, bonus: bool) -> None:
+    check(Problem(kind="channel", dtype=torch.float16, decay=decay, bonus=bonus, T=70))
+
+
 @pytest.mark.parametrize(("K", "V"), [(16, 60), (60, 100), (100, 20)])
 def test_odd_widths_agree(K: int, V: int) -> None:
     check(Problem(kind="token", dtype=torch.bfloat16, T=66, H=1, Hk=1, K=K, V=V))
