@@ -256,6 +256,7 @@ def bench_steps_command(
     as_json: AsJson = False,
     rates: Annotated[Path | None, typer.Option(help="Rates of `bench rates`; else those that come along.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Only these rows; may be repeated.")] = None,
+    batch: Annotated[int, typer.Option(help="Sequences a step.", min=1)] = 4,
 ) -> None:
     """Time training steps of whole models on this machine's GPU, against what `show --gpu` predicts."""
     import torch
@@ -272,7 +273,7 @@ def bench_steps_command(
     gpu = torch.cuda.get_device_name()
     err = _console(stderr=True)
     known = rates_of(gpu) if rates is None else Rates(json.loads(rates.read_text()))
-    rows = run_steps(known, model, lambda line: err.print(line, highlight=False, markup=False))
+    rows = run_steps(known, model, lambda line: err.print(line, highlight=False, markup=False), batch)
     if as_json:
         _print_json(rows)
     else:

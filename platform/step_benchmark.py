@@ -44,19 +44,24 @@ MODELS: dict[str, ModelConfig] = {
 
 
 def run_steps(
-    rates: Rates, names: Iterable[str] | None = None, report: Callable[[str], None] = print
+    rates: Rates,
+    names: Iterable[str] | None = None,
+    report: Callable[[str], None] = print,
+    batch_size: int = BATCH_SIZE,
 ) -> list[dict[str, Any]]:
     """One row a model: predicted and measured seconds and peak bytes, and how far the prediction is off."""
     rows = []
     for name in names or MODELS:
         config = MODELS[name]
-        predicted = training_time(config, rates, batch_size=BATCH_SIZE, length=LENGTH)
-        memory = bill(config).training_memory(BATCH_SIZE, LENGTH)
-        seconds, peak = measure_step(config)
+        predicted = training_time(config, rates, batch_size=batch_size, length=LENGTH)
+        memory = bill(config).training_memory(batch_size, LENGTH)
+        seconds, peak = measure_step(config, batch_size)
         rows.append(
             {
                 "model": name,
                 "pattern": config.pattern,
+                "batch_size": batch_size,
+                "length": LENGTH,
                 "parameters": bill(config).parameters,
                 "predicted_seconds": predicted.seconds,
                 "measured_seconds": seconds,
@@ -71,7 +76,7 @@ def run_steps(
     return rows
 
 
-def measure_step(config: ModelConfig) -> tuple[float, int]:
+def measure_step(config: ModelConfig, batch_size: int = BATCH_SIZE) -> tuple[float, int]:
     """(mean seconds, peak bytes) of training steps one after another, as platform/training.py does them: bf16 autocast
     over fp32 weights."""
     gc.collect()
@@ -79,7 +84,7 @@ def measure_step(config: ModelConfig) -> tuple[float, int]:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     model = HybridModel(config).cuda().train()
-    step = _stepper(model)
+    step = _stepper(model, batch_size)
     for _ in range(WARM):
         step()
     torch.cuda.synchronize()
@@ -90,11 +95,11 @@ def measure_step(config: ModelConfig) -> tuple[float, int]:
     return (time.perf_counter() - begun) / TIMED, torch.cuda.max_memory_allocated() - before
 
 
-def _stepper(model: HybridModel) -> Callable[[], None]:
+def _stepper(model: HybridModel, batch_size: int) -> Callable[[], None]:
     training = TrainingConfig(precision="bf16")
     optimizer = optimizer_for(model, training)
     device = next(model.parameters()).device
-    tokens_BT = torch.randint(model.config.vocab_size, (BATCH_SIZE, LENGTH), device=device)
+    tokens_BT = torch.randint(model.config.vocab_size, (batch_size, LENGTH), device=device)
 
     def step() -> None:
         with autocast("bf16", device):
@@ -116,7 +121,7 @@ def recorded(gpu: str) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]], gpu: str) -> Table:
     """The rows as a rich table."""
-    made = Table(title=f"{gpu}, {BATCH_SIZE} x {LENGTH} tokens, bf16", title_justify="left", header_style="")
+    made = Table(title=f"{gpu}, {rows[0]['batch_size']} x {LENGTH} tokens, bf16", title_justify="left", header_style="")
     made.add_column("model")
     for title in ("parameters", "predicted ms", "measured ms", "off", "predicted peak", "measured peak", "off"):
         made.add_column(title, justify="right")

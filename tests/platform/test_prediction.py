@@ -170,16 +170,15 @@ def test_what_cannot_be_done_is_one_line(arguments, said, monkeypatch):
 
 
 def test_a_benchmarked_step_trains_the_model(monkeypatch):
-    monkeypatch.setattr(step_benchmark, "BATCH_SIZE", 2)
     monkeypatch.setattr(step_benchmark, "LENGTH", 16)
     model = HybridModel(ModelConfig(pattern="mamba2 mlp attn moe", d_model=32, vocab_size=64))
     before = model.embedding.weight.detach().clone()
-    step_benchmark._stepper(model)()
+    step_benchmark._stepper(model, 2)()
     assert not torch.equal(model.embedding.weight, before)
 
 
 def test_benchmarked_steps_stand_beside_their_predictions(monkeypatch):
-    monkeypatch.setattr(step_benchmark, "measure_step", lambda config: (0.02, 4 << 30))
+    monkeypatch.setattr(step_benchmark, "measure_step", lambda config, batch_size: (0.02, 4 << 30))
     (row,) = step_benchmark.run_steps(load_rates("h100"), ["mamba2"], report=lambda line: None)
     assert row["seconds_off"] == pytest.approx(row["predicted_seconds"] / 0.02 - 1)
     assert row["peak_off"] == pytest.approx(row["predicted_peak_bytes"] / (4 << 30) - 1)
