@@ -30,7 +30,7 @@ def query_scan(
 ):  # fmt: skip
     """Grid (blocks of K, segments * H). initial: [segments, H, K, V] or None.
 
-    For the decay's gradient (None without): along [blocks of K * PARTS, tokens, H], saved [places, H, K, V].
+    For the decay's gradient (None without): along [blocks of K * PARTS, H, tokens], saved [places, H, K, V].
     For the normaliser (None without): factor, extra [tokens, H], initial_sums [segments, H, K], saved_sums
     [places, H, K].
     """
@@ -47,7 +47,7 @@ def query_scan(
     elif KIND != NONE:
         decay += first_row(decay_strides, batch, start, head)
     if along is not None:
-        along += (i_k * PARTS * tokens + batch * T + start).to(tl.int64) * H + head
+        along += (i_k * PARTS * H + head).to(tl.int64) * tokens + batch * T + start
     if saved is not None:
         saved += (slot(sequence, start, T, TIME * EVERY, VARLEN) * H + head) * K * V
     o_k, o_v = first_k + tl.arange(0, BLOCK), tl.arange(0, FULL_V)
@@ -146,7 +146,7 @@ def key_value_scan(
 ):  # fmt: skip
     """Grid (blocks of the ROLES, segments * H), those of K before those of V. d_final, d_initial: [segments, H, K, V].
 
-    For the decay's gradient (None without): saved, as `query_scan` left it; along [blocks of K * PARTS, tokens, H] and
+    For the decay's gradient (None without): saved, as `query_scan` left it; along [blocks of K * PARTS, H, tokens] and
     fresh [blocks of K * PARTS, places, H] for `decay_gradient`. For a decay per channel fresh is [places, H, K].
     For the normaliser as in `query_scan`; the keys' programs alone take extra. With skip [H], factor is value_scale.
     """
@@ -167,7 +167,7 @@ def key_value_scan(
     elif KIND != NONE:
         decay += first_row(decay_strides, batch, start, head)
     if along is not None:
-        along += (i_block * PARTS * tokens + batch * T + start).to(tl.int64) * H + head
+        along += (i_block * PARTS * H + head).to(tl.int64) * tokens + batch * T + start
     if fresh is not None:
         afresh = slot(sequence, start, T, TIME * EVERY, VARLEN)
         fresh += place * K if KIND == CHANNEL else (i_block * PARTS * places + afresh) * H + head

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .channel_gradients import channel_gradients
 from .channel_scores import channel_scores
-from .launch import Inputs, ceil_div, empty_rows, padded, strides
+from .launch import Inputs, empty_rows, padded, strides
 from .places import places
 from .scans import Weighted, run_backward, run_forward
 
@@ -22,7 +22,7 @@ from .scans import Weighted, run_backward, run_forward
 LIMITS = {torch.bfloat16: 60.0, torch.float32: 60.0, torch.float16: 4.0}
 
 
-def constants(x: Inputs, *, exact: bool) -> dict[str, Any]:
+def constants(x: Inputs, *, exact: bool, block: int = 32) -> dict[str, Any]:
     """The compile-time arguments that both chunk-parallel kernels take."""
     time = x.tiling.time
     return {
@@ -30,7 +30,7 @@ def constants(x: Inputs, *, exact: bool) -> dict[str, Any]:
         "GROUP": x.group,
         "TIME": time,
         "LEVELS": time.bit_length() - 1,
-        "BLOCK": min(32 if exact or x.v.dtype.itemsize == 4 else 64, padded(x.q.shape[3])),
+        "BLOCK": min(block, padded(x.q.shape[3])),
         "EXACT": exact,
         "LIMIT": LIMITS[x.v.dtype],
         "VARLEN": x.cu_seqlens is not None,
@@ -61,7 +61,8 @@ def weigh(x: Inputs) -> Weighted:
     for exact in (False, True):
         channel_scores[(at.count, H)](
             x.q, x.k, x.decay, x.bonus, w.scores, w.q, w.k, w.total, w.lean, at.sequence_of, x.cu_seqlens, T, H,
-            strides(x.q), strides(x.k), strides(x.decay), strides(w.scores), strides(w.q), **constants(x, exact=exact),
+            strides(x.q), strides(x.k), strides(x.decay), strides(w.scores), strides(w.q),
+            **constants(x, exact=exact, block=32 if exact or x.v.dtype.itemsize == 4 else 64),
         )  # fmt: skip
     return w
 
@@ -85,11 +86,10 @@ def run_channel_backward(
     d_decay = empty_rows(x.decay.shape, x.decay.dtype, x.decay.device)
     d_bonus = torch.empty_like(crossing) if x.bonus is not None and crossing is not None else None
     for exact in (False, True):
-        options = constants(x, exact=exact)
-        channel_gradients[(ceil_div(x.q.shape[3], options["BLOCK"]), at.count, H)](
+        channel_gradients[(at.count, H)](
             x.q, x.k, x.v, do, x.decay, x.bonus, dq, dk, crossing, d_decay, d_bonus, weighted.lean, at.sequence_of,
             x.cu_seqlens, x.scale, T, H, strides(x.q), strides(x.k), strides(x.v), strides(do), strides(x.decay),
-            strides(dq), strides(d_decay), V=V, **options,
+            strides(dq), strides(d_decay), V=V, **constants(x, exact=exact),
         )  # fmt: skip
     return dq, dk, dv, d_decay, d_bonus.sum(0) if d_bonus is not None else None, d_initial
 

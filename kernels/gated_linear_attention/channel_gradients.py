@@ -18,9 +18,10 @@ from .chunk_tiles import (
     centre,
     centred_exponents,
     centred_pairs,
+    key_weights,
     level_masks,
     load_decay,
-    state_weights,
+    query_weights,
     sums,
     tile,
 )
@@ -46,14 +47,17 @@ def score_gradients(do, v, do_strides, v_strides, batch, start, head, length, sc
 
 
 @triton.jit
-def through_pairs(d_scores, pairs, b_q, b_k, x_q, x_k, dtype: tl.constexpr):
-    """What the pairs of one level add to dq, to dk, to q . dq and to q . dq - k . dk."""
-    d = tl.where(pairs, d_scores, 0.0).to(dtype)
-    q_x, k_x = (b_q * x_q).to(dtype), (b_k * x_k).to(dtype)
-    of_q = dot(d, k_x)
-    add_q, along_q = of_q * x_q, q_x.to(tl.float32) * of_q
-    of_k = dot(tl.trans(d), q_x)
-    return add_q, of_k * x_k, along_q, along_q - k_x.to(tl.float32) * of_k
+def to_queries(d_scores, pairs, q_x, k_x, x_q):
+    """What the pairs of one level add to dq and to q . dq, from rounded weighted queries and keys."""
+    of_q = dot(tl.where(pairs, d_scores, 0.0).to(q_x.dtype), k_x)
+    return of_q * x_q, q_x.to(tl.float32) * of_q
+
+
+@triton.jit
+def to_keys(d_scores, pairs, q_x, k_x, x_k):
+    """What the pairs of one level add to dk and to k . dk, from rounded weighted queries and keys."""
+    of_k = dot(tl.trans(tl.where(pairs, d_scores, 0.0).to(q_x.dtype)), q_x)
+    return of_k * x_k, k_x.to(tl.float32) * of_k
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -63,67 +67,83 @@ def channel_gradients(
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr, TIME: tl.constexpr, LEVELS: tl.constexpr,
     BLOCK: tl.constexpr, LIMIT: tl.constexpr, VARLEN: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of K, places, H). dq, dk [B, T, H, K]: the parts through the states, completed in place.
+    """Grid (places, H). dq, dk [B, T, H, K]: the parts through the states, completed in place.
 
     crossing: [places, H, K] from `scan`. d_bonus: [places, H, K] or None.
     lean: from `channel_scores`, which form a chunk takes.
     """
-    first_k, place, head = tl.program_id(0) * BLOCK, tl.program_id(1), tl.program_id(2)
+    place, head = tl.program_id(0), tl.program_id(1)
     STRICT: tl.constexpr = bonus is not None
     batch, start, length = tokens_of(place, sequence_of, cu_seqlens, T, TIME, VARLEN)
-    i, o_k = tl.arange(0, TIME), first_k + tl.arange(0, BLOCK)
-    channels = (place.to(tl.int64) * H + head) * K + o_k
+    i = tl.arange(0, TIME)
+    channels = (place.to(tl.int64) * H + head) * K
     if length <= 0:
         if bonus is not None:
-            tl.store(d_bonus + channels, tl.zeros([BLOCK], tl.float32), mask=o_k < K)
+            for first_k in range(0, K, BLOCK):
+                o_k = first_k + tl.arange(0, BLOCK)
+                tl.store(d_bonus + channels + o_k, tl.zeros([BLOCK], tl.float32), mask=o_k < K)
         return
     is_lean = tl.load(lean + place.to(tl.int64) * H + head) != 0
     if is_lean == EXACT:
         return
     dtype = q.dtype.element_ty
-    inside = (i[:, None] < length) & (o_k[None, :] < K)
     own, d_scores = score_gradients(do, v, do_strides, v_strides, batch, start, head, length, scale, V, TIME, BLOCK)
-    b_q = tl.load(tile(q, q_strides, batch, start, head // GROUP, i, o_k, K), mask=inside, other=0.0)
-    b_k = tl.load(tile(k, k_strides, batch, start, head // GROUP, i, o_k, K), mask=inside, other=0.0)
-    g = load_decay(tile(decay, decay_strides, batch, start, head, i, o_k, K), inside, dtype)
-    if EXACT:
-        log2_size, e_k = centre(g, dtype, TIME, LEVELS, LIMIT)
-    else:
-        log2_size, e_k = LEVELS, centred_exponents(g, LEVELS, dtype, TIME, False)
-    e_q = centred_exponents(g, log2_size, dtype, TIME, True) if STRICT else e_k
-    x_q, x_k, pairs = power(e_q), power(-e_k), centred_pairs(log2_size, TIME)
-    b_dq, b_dk, along_q, along = through_pairs(d_scores, pairs, b_q, b_k, x_q, x_k, dtype)
-    if EXACT:
-        for log2_half in range(log2_size, LEVELS):
-            between, pairs = level_masks(log2_half, TIME, STRICT)
-            x = power(sums(between, g, dtype) * LOG2E)
-            add_q, add_k, add_along_q, add_along = through_pairs(d_scores, pairs, b_q, b_k, x, x, dtype)
-            b_dq += add_q
-            b_dk += add_k
-            along_q += add_along_q
-            along += add_along
+    for first_k in range(0, K, BLOCK):
+        o_k = first_k + tl.arange(0, BLOCK)
+        inside = (i[:, None] < length) & (o_k[None, :] < K)
+        b_q = tl.load(tile(q, q_strides, batch, start, head // GROUP, i, o_k, K), mask=inside, other=0.0)
+        b_k = tl.load(tile(k, k_strides, batch, start, head // GROUP, i, o_k, K), mask=inside, other=0.0)
+        g = load_decay(tile(decay, decay_strides, batch, start, head, i, o_k, K), inside, dtype)
+        if EXACT:
+            log2_size, e_k = centre(g, dtype, TIME, LEVELS, LIMIT)
+        else:
+            log2_size, e_k = LEVELS, centred_exponents(g, LEVELS, dtype, TIME, False)
+        e_q = centred_exponents(g, log2_size, dtype, TIME, True) if STRICT else e_k
+        x_q, x_k, pairs = power(e_q), power(-e_k), centred_pairs(log2_size, TIME)
+        q_x, k_x = (b_q * x_q).to(dtype), (b_k * x_k).to(dtype)
+        all_c = tl.sum(g.to(tl.float32), 0) * LOG2E
+        b_u = tl.full([BLOCK], 1.0, tl.float32)
+        if bonus is not None:
+            b_u = tl.load(bonus + head * K + o_k, mask=o_k < K, other=0.0).to(tl.float32)
+            tl.store(d_bonus + channels + o_k, tl.sum(own * b_q * b_k, 0), mask=o_k < K)
 
-    of_q, of_k, all_c = state_weights(g, x_q, x_k, dtype, TIME, STRICT, EXACT)
-    to_dq, to_dk = (
-        tile(dq, dq_strides, batch, start, head, i, o_k, K),
-        tile(dk, dq_strides, batch, start, head, i, o_k, K),
-    )
-    state_dq = tl.load(to_dq, mask=inside, other=0.0) * of_q
-    state_dk = tl.load(to_dk, mask=inside, other=0.0) * of_k
-    b_dq += state_dq
-    b_dk += state_dk
-    along_q += b_q * state_dq
-    along += b_q * state_dq - b_k * state_dk
-    b_crossing = tl.load(crossing + channels, mask=o_k < K, other=0.0) * power(all_c) + tl.sum(b_k * state_dk, 0)
-    b_dg = sums(i[None, :] >= i[:, None], along, dtype) + b_crossing[None, :]
-    if STRICT:
-        b_dg -= along_q
-    tl.store(
-        tile(d_decay, d_decay_strides, batch, start, head, i, o_k, K), b_dg.to(d_decay.dtype.element_ty), mask=inside
-    )
-    b_u = tl.full([BLOCK], 1.0, tl.float32)
-    if bonus is not None:
-        b_u = tl.load(bonus + head * K + o_k, mask=o_k < K, other=0.0).to(tl.float32)
-        tl.store(d_bonus + channels, tl.sum(own * b_q * b_k, 0), mask=o_k < K)
-    tl.store(to_dq, (b_dq + own * b_u[None, :] * b_k).to(dtype), mask=inside)
-    tl.store(to_dk, (b_dk + own * b_u[None, :] * b_q).to(dtype), mask=inside)
+        # All of dq before any of dk: both at once take more registers than there are.
+        b_dq, along = to_queries(d_scores, pairs, q_x, k_x, x_q)
+        if EXACT:
+            for log2_half in range(log2_size, LEVELS):
+                between, level = level_masks(log2_half, TIME, STRICT)
+                x = power(sums(between, g, dtype) * LOG2E)
+                add_q, add_along = to_queries(d_scores, level, (b_q * x).to(dtype), (b_k * x).to(dtype), x)
+                b_dq += add_q
+                along += add_along
+        to_dq = tile(dq, dq_strides, batch, start, head, i, o_k, K)
+        state_dq = tl.load(to_dq, mask=inside, other=0.0) * query_weights(g, x_q, all_c, dtype, TIME, STRICT, EXACT)
+        tl.store(to_dq, (b_dq + state_dq + own * b_u[None, :] * b_k).to(dtype), mask=inside)
+        along += b_q * state_dq
+        if STRICT:
+            along_q = along
+
+        b_dk, along_k = to_keys(d_scores, pairs, q_x, k_x, x_k)
+        if EXACT:
+            for log2_half in range(log2_size, LEVELS):
+                between, level = level_masks(log2_half, TIME, STRICT)
+                x = power(sums(between, g, dtype) * LOG2E)
+                add_k, add_along = to_keys(d_scores, level, (b_q * x).to(dtype), (b_k * x).to(dtype), x)
+                b_dk += add_k
+                along_k += add_along
+        to_dk = tile(dk, dq_strides, batch, start, head, i, o_k, K)
+        state_dk = tl.load(to_dk, mask=inside, other=0.0) * key_weights(g, x_k, all_c, dtype, TIME, EXACT)
+        tl.store(to_dk, (b_dk + state_dk + own * b_u[None, :] * b_q).to(dtype), mask=inside)
+        along -= along_k + b_k * state_dk
+        b_dg = sums(i[None, :] >= i[:, None], along, dtype)
+        if STRICT:
+            b_dg -= along_q
+        b_crossing = tl.load(crossing + channels + o_k, mask=o_k < K, other=0.0) * power(all_c) + tl.sum(
+            b_k * state_dk, 0
+        )
+        b_dg += b_crossing[None, :]
+        tl.store(
+            tile(d_decay, d_decay_strides, batch, start, head, i, o_k, K),
+            b_dg.to(d_decay.dtype.element_ty),
+            mask=inside,
+        )

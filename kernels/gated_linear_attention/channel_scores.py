@@ -16,9 +16,10 @@ from .chunk_tiles import (
     centre,
     centred_exponents,
     centred_pairs,
+    key_weights,
     level_masks,
     load_decay,
-    state_weights,
+    query_weights,
     sums,
     tile,
 )
@@ -65,7 +66,9 @@ def channel_scores(
             largest = tl.maximum(largest, tl.max(tl.abs(e_k)))
         e_q = centred_exponents(g, log2_size, dtype, TIME, True) if STRICT else e_k
         x_q, x_k = power(e_q), power(-e_k)
-        of_q, of_k, all_c = state_weights(g, x_q, x_k, dtype, TIME, STRICT, EXACT)
+        all_c = tl.sum(g.to(tl.float32), 0) * LOG2E
+        of_q = query_weights(g, x_q, all_c, dtype, TIME, STRICT, EXACT)
+        of_k = key_weights(g, x_k, all_c, dtype, TIME, EXACT)
         tl.store(tile(weighted_q, weighted_strides, batch, start, head, i, o_k, K), (b_q * of_q).to(dtype), mask=inside)
         tl.store(tile(weighted_k, weighted_strides, batch, start, head, i, o_k, K), (b_k * of_k).to(dtype), mask=inside)
         tl.store(total + (place.to(tl.int64) * H + head) * K + o_k, all_c, mask=o_k < K)

@@ -102,17 +102,25 @@ def centred_pairs(log2_size, TIME: tl.constexpr):
 
 
 @triton.jit
-def state_weights(g, x_q, x_k, dtype: tl.constexpr, TIME: tl.constexpr, STRICT: tl.constexpr, EXACT: tl.constexpr):
-    """What q and k are weighted with for the states, 2^c and 2^(C - c), and the chunk's log2 decay C.
+def query_weights(g, x_q, total, dtype: tl.constexpr, TIME: tl.constexpr, STRICT: tl.constexpr, EXACT: tl.constexpr):
+    """2^c, what queries are weighted with for the states; total: the chunk's log2 decay C.
 
-    Not EXACT: from the weights x_q, x_k, which are then centred on the whole chunk.
+    Not EXACT: from the weights x_q, which are then centred on the whole chunk.
     """
     i, r = tl.arange(0, TIME)[:, None], tl.arange(0, TIME)[None, :]
-    total = tl.sum(g.to(tl.float32), 0) * LOG2E
     if EXACT:
-        of_q = power(sums((r < i) if STRICT else (r <= i), g, dtype) * LOG2E)
-        of_k = power(sums(r > i, g, dtype) * LOG2E)
+        weights = power(sums((r < i) if STRICT else (r <= i), g, dtype) * LOG2E)
     else:
-        half = power(total * 0.5)[None, :]
-        of_q, of_k = x_q * half, x_k * half
-    return of_q, of_k, total
+        weights = x_q * power(total * 0.5)[None, :]
+    return weights
+
+
+@triton.jit
+def key_weights(g, x_k, total, dtype: tl.constexpr, TIME: tl.constexpr, EXACT: tl.constexpr):
+    """2^(C - c), what keys are weighted with for the states; as `query_weights`."""
+    i, r = tl.arange(0, TIME)[:, None], tl.arange(0, TIME)[None, :]
+    if EXACT:
+        weights = power(sums(r > i, g, dtype) * LOG2E)
+    else:
+        weights = x_k * power(total * 0.5)[None, :]
+    return weights

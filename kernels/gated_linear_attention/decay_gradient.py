@@ -16,19 +16,19 @@ def decay_gradient(
 ):  # fmt: skip
     """Grid (places, blocks of HEADS heads): the sums of `scan` for the SPAN tokens of a place.
 
-    along_q, along_k: [PARTS, tokens, H], fresh: [PARTS, places, H], d_decay: [tokens, H], float32 and contiguous.
+    along_q, along_k: [PARTS, H, tokens], fresh: [PARTS, places, H], d_decay: [tokens, H], float32 and contiguous.
     """
     place = tl.program_id(0)
     batch, first, length = tokens_of(place, sequence_of, cu_seqlens, T, SPAN, VARLEN)
     i, head = tl.arange(0, SPAN), tl.program_id(1) * HEADS + tl.arange(0, HEADS)
-    at = (batch * T + first + i).to(tl.int64)[:, None] * H + head[None, :]
+    token = (batch * T + first + i).to(tl.int64)[:, None]
     inside = (i < length)[:, None] & (head < H)[None, :]
     difference = tl.zeros([SPAN, HEADS], tl.float32)
     arrived = tl.zeros([HEADS], tl.float32)
     for part in tl.static_range(PARTS):
-        rows = part * tokens.to(tl.int64) * H
-        difference += tl.load(along_q + rows + at, mask=inside, other=0.0)
-        difference -= tl.load(along_k + rows + at, mask=inside, other=0.0)
+        at = (part * H + head).to(tl.int64)[None, :] * tokens + token
+        difference += tl.load(along_q + at, mask=inside, other=0.0)
+        difference -= tl.load(along_k + at, mask=inside, other=0.0)
         arrived += tl.load(fresh + (part * places + place).to(tl.int64) * H + head, mask=head < H, other=0.0)
     later = tl.cumsum(difference, 0, reverse=True)
-    tl.store(d_decay + at, later + arrived[None, :], mask=inside)
+    tl.store(d_decay + token * H + head[None, :], later + arrived[None, :], mask=inside)

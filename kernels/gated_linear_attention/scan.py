@@ -42,25 +42,8 @@ from .tiles import CHANNEL, NONE, dot, power, scalar_decay
 
 # What a scan does for the decay's gradient.
 NOTHING, LEAVE, END = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-# Decays of a chunk (log2) that are split into factors: 2^100 leaves float32 room for the weights beside it.
-FACTORS = tl.constexpr(-100.0)
 # Parts that sums over a state's rows are left in, so that no warp waits for another; `decay_gradient` adds them up.
 PARTS = tl.constexpr(4)
-
-
-@triton.jit
-def decay_between(c, all_c, PRECISE: tl.constexpr):
-    """2^(c_i - c_j), rows j and columns i; c lies between 0 and all_c.
-
-    A product of two factors where they cannot overflow: a power for each pair takes a tenth of a scan's time.
-    """
-    if PRECISE:
-        between = power(c[None, :] - c[:, None])
-    elif all_c > FACTORS:
-        between = power(c - 0.5 * all_c)[None, :] * power(0.5 * all_c - c)[:, None]
-    else:
-        between = power(c[None, :] - c[:, None])
-    return between
 
 
 @triton.jit
@@ -78,7 +61,7 @@ def scan(
     query, key, value, out, scores, companion: tiles of a head's rows (`tiles.rows`); scores None without a part inside
     chunks. state: [block of ROWS from first_row on, COLUMNS]. BY_ROW: the state's rows, not its columns, are the keys'
     channels. total: [chunks, H, K], for a decay per channel. For the decay's gradient: companion, what goes along with
-    out (q with dq, k with dk), and along [length, H], their products, part_stride from part to part; fresh: E or, for a
+    out (q with dq, k with dk), and along [length], their products, part_stride from part to part; fresh: E or, for a
     decay per channel, sum_v S dS [chunks, H, K]; saved: states, [chunks / EVERY, H, ...] with the strides given.
     takes_part: whether this program does any of it.
 
@@ -151,7 +134,7 @@ def scan(
                 c, all_c = scalar_decay(decay, decay_stride, first, length, TIME, KIND, PRECISE)
                 to_query, from_value = (all_c - c, c) if BACKWARD else (c, all_c - c)
                 if out is not None:
-                    weights *= decay_between(to_query, all_c, PRECISE)
+                    weights *= power(to_query[None, :] - to_query[:, None])
                     out_t *= power(to_query)[None, :]
                 of_value = power(from_value)
                 if factor is not None and FACTOR_OF_VALUES:
@@ -189,7 +172,7 @@ def scan(
             if GRADIENT == LEAVE and companion is not None:
                 b_companion = tl.trans(companion.load([first, first_row])).to(tl.float32)
             if GRADIENT != NOTHING and companion is not None:
-                products = along + tl.cast(first + i, tl.int64)[None, :] * H + part[:, None] * part_stride
+                products = along + (first + i)[None, :] + part[:, None] * part_stride
                 by_part = tl.sum(tl.reshape(b_companion * out_t, [PARTS, ROWS_HELD // PARTS, TIME]), 1)
                 tl.store(products, by_part, mask=(first + i < length)[None, :] & takes_part)
         if out is not None:

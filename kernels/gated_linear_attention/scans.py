@@ -27,10 +27,10 @@ from .value_scale import scaled
 correct_bfloat16()
 
 # Chunks between two saved states, from which a decay's gradient starts afresh (scan.py): 2 keep a decay per
-# token within 0.5% in bfloat16 for half the memory; the other kinds need each.
+# token within 0.5% in bfloat16 for half of the memory (log.md); the other kinds need each.
 EVERY = {"head": 1, "token": 2, "channel": 1, "none": 1}
 PARTS, KEYS, VALUES, EITHER = (constant.value for constant in (_PARTS, _KEYS, _VALUES, _EITHER))
-HEADS = 8  # that a program of `decay_gradient` takes: a row of memory each 32 bytes
+HEADS = 8  # that a program of `decay_gradient` takes: 32 bytes of a row
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def run_backward(
         if x.normalize:
             saved_sums = saved.new_empty(saved.shape[:3], dtype=torch.float32)
         if weighted is None:
-            along_q, along_k = (x.v.new_empty((blocks * PARTS, B * T, H), dtype=torch.float32) for _ in range(2))
+            along_q, along_k = (x.v.new_empty((blocks * PARTS, H, B * T), dtype=torch.float32) for _ in range(2))
             fresh = x.v.new_empty((blocks * PARTS, saved.shape[0], H), dtype=torch.float32)
         else:
             fresh = torch.empty_like(weighted.total)
