@@ -41,7 +41,7 @@ from .normaliser import inverse_denominators, of_tokens, product
 from .tiles import CHANNEL, NONE, dot, power, scalar_decay
 
 # What a scan does for the decay's gradient.
-NOTHING, LEAVE, END = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+NOTHING, LEAVE, END, EXCHANGE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 # Parts that sums over a state's rows are left in, so that no warp waits for another; `decay_gradient` adds them up.
 PARTS = tl.constexpr(4)
 
@@ -63,7 +63,7 @@ def scan(
     channels. total: [chunks, H, K], for a decay per channel. For the decay's gradient: companion, what goes along with
     out (q with dq, k with dk), and along [length], their products, part_stride from part to part; fresh: E or, for a
     decay per channel, sum_v S dS [chunks, H, K]; saved: states, [chunks / EVERY, H, ...] with the strides given.
-    takes_part: whether this program does any of it.
+    takes_part: whether this program does any of it. EXCHANGE: saved holds dS, fresh [chunks, H] gets <S, dS>, saved S.
 
     factor: [length, H], of each token's value or, not FACTOR_OF_VALUES, column of out. skip: a number; out gets its
     product with value more. For the normaliser, with scale 1
@@ -91,7 +91,11 @@ def scan(
             here = saved + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS * COLUMNS
             here += o_row[:, None] * row_stride + o_column[None, :] * column_stride
             if starts_afresh and takes_part:
-                if GRADIENT == LEAVE:
+                if GRADIENT == EXCHANGE:
+                    other = tl.load(here, mask=inside, other=0.0).to(tl.float32)
+                    tl.store(fresh + (i_chunk // EVERY) * H, tl.sum(other * state))
+                    tl.store(here, state.to(dtype), mask=inside)
+                elif GRADIENT == LEAVE:
                     tl.store(here, state.to(dtype), mask=inside)
                     if saved_sums is not None:
                         sums_here = saved_sums + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS

@@ -260,7 +260,9 @@ def mamba2(dtype: torch.dtype, K: int, V: int) -> Configuration:
             yield Problem(s.name, x, {"kind": "token", "output_final_state": True, **s.options})
 
     call, reference = kernels.gated_linear_attention, kernels.gated_linear_attention_reference
-    return Configuration("gated linear attention Mamba-2", dtype, f"K{K} V{V}", call, reference, problems)
+    fused = dtype != FP32 and {K, V} <= {16, 32, 64, 128}
+    name = f"gated linear attention Mamba-2{', heads together' if fused else ''}"
+    return Configuration(name, dtype, f"K{K} V{V}", call, reference, problems)
 
 
 def gated_linear_attention_step(kind: str, dtype: torch.dtype, K: int, V: int) -> Configuration:
@@ -454,7 +456,7 @@ CONFIGURATIONS: tuple[Configuration, ...] = (
     *(gated_linear_attention("channel", dtype, 64, 64, bonus=True) for dtype in (BF16, FP16, FP32)),
     *(gated_linear_attention(kind, BF16, 64, 64, normalize=True) for kind in ("none", "token")),
     *(mamba2(dtype, 128, 64) for dtype in (BF16, FP16, FP32)),
-    *(mamba2(BF16, K, V) for K, V in ((256, 256), (60, 100))),
+    *(mamba2(BF16, K, V) for K, V in ((256, 256), (60, 100), (64, 16))),
     *(channel_delta(rule, dtype, 64, 64) for rule in ("dplr", "delta") for dtype in (FP32, FP16)),
     *(channel_delta(rule, BF16, K, V) for rule in ("dplr", "delta") for K, V in (*WIDTHS[1:], (64, 64))),
     *(delta_rule(kind, BF16, K, V) for K, V in reversed(WIDTHS) for kind in KINDS[1:]),

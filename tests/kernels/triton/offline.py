@@ -39,7 +39,7 @@ KERNELS = {
     scans: ("forward_scan", "query_scan", "key_value_scan", "decay_gradient"),
     channel: ("channel_scores", "channel_gradients"),
     split: ("segment_states", "carry_states"),
-    groups: ("chunk_states", "key_value_scan", "group_gradients"),
+    groups: ("chunk_states", "key_value_scan", "group_key_gradients", "group_query_gradients"),
 }
 
 
