@@ -14,8 +14,8 @@ from .launch import Inputs, ceil_div, empty_rows, provide_descriptor_memory, str
 from .places import places
 from .split import multiprocessors
 
-KEYS = {"num_warps": 8, "STAGES": 2}
-QUERIES = {"num_warps": 8, "STAGES": 2}
+KEYS = {"num_warps": 8, "STAGES": 3}
+QUERIES = {"num_warps": 4, "STAGES": 3}
 
 
 def taken(x: Inputs, do: Tensor) -> bool:
