@@ -69,7 +69,8 @@ class HybridModel(nn.Module):
         """
         labelled_BT = targets_BT != UNLABELLED
         h = self._through(self._embedded(tokens_BT), None)
-        if not bool(labelled_BT.all()):
+        # Only on the host: a GPU would have to be waited for, and computes what is not labelled sooner.
+        if not h.is_cuda and not bool(labelled_BT.all()):
             h, targets_BT = h[labelled_BT], targets_BT[labelled_BT]
         h_ND = self.final_norm(h).flatten(0, -2)
         scale, cap = self.config.logit_scale, self.config.logit_cap
