@@ -213,19 +213,25 @@ def bench_kernels_command(
     output: Annotated[Path | None, typer.Option(help="Also write every row to FILE.json.")] = None,
     op: Annotated[list[str] | None, typer.Option(help="Only these rows (gla, rwkv6, …); may be repeated.")] = None,
     peers: Annotated[bool, typer.Option(help="Measure flash-linear-attention too, where it is installed.")] = True,
+    resume: Annotated[bool, typer.Option(help="Keep the rows that FILE.json has from this machine.")] = False,
 ) -> None:
     """Time each kernel on this machine's GPU, its result checked in the same run."""
     import torch
 
     from ..architectures import InvalidInput, nearest
-    from ..kernels.benchmarks import op_names, run_benchmarks
+    from ..kernels.benchmarks import NotResumable, op_names, run_benchmarks
 
     for name in op or []:
         if name not in op_names():
             raise InvalidInput(f"--op {name!r}: {nearest(name, op_names())}")
+    if resume and output is None:
+        raise InvalidInput("--resume goes on with a file: name it with --output FILE.json")
     if not torch.cuda.is_available():
         raise InvalidInput("the kernel benchmark needs a CUDA GPU; `hybridlab doctor` says what this machine has")
-    run_benchmarks(output, ops=op or None, peers=peers)
+    try:
+        run_benchmarks(output, ops=op or None, peers=peers, resume=resume)
+    except NotResumable as error:
+        raise InvalidInput(f"--resume: {error}") from error
 
 
 command("import")(import_command)

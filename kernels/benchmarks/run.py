@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import kept
 from .measure import copy_bandwidth, graphed, host_milliseconds, machine, milliseconds, peak_mib, poison, relative_error
 from .row import Call, Inputs, Row
 from .rows import ROWS
@@ -25,22 +25,28 @@ def run_benchmarks(
     ops: Iterable[str] | None = None,
     peers: bool = True,
     rows: Iterable[Row] = ROWS,
+    resume: bool = False,
     report: Report = print,
 ) -> dict[str, Any]:
     """Measure every row (those of `ops`, if given), write them to `path` as JSON and return them.
 
     Kernels are first compiled in parallel processes. A row that fails says so in its key "failed", and the others go
-    on. Raises RuntimeError where there is no CUDA device.
+    on. `resume`: rows that `path` holds, from the same GPU, driver, PyTorch and Triton, are kept. Raises RuntimeError
+    where there is no CUDA device, NotResumable where `path` does not fit.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("the kernel benchmark needs a CUDA device")
     wanted = None if ops is None else set(ops)
-    chosen = [row for row in rows if wanted is None or row.op in wanted]
+    here = machine()
+    done = kept.read(path, here, peers=peers) if resume and path is not None else {}
+    rows = list(rows)
+    order = {(row.op, row.shape): place for place, row in enumerate(rows)}
+    chosen = [row for row in rows if (wanted is None or row.op in wanted) and (row.op, row.shape) not in done]
     started = time.perf_counter()
     compile_all(chosen, peers=peers, report=report)
     report(f"compiled in {time.perf_counter() - started:.0f} s")
     bandwidth = copy_bandwidth("cuda")
-    result: dict[str, Any] = {**machine(), "copy_bytes_per_second": bandwidth, "rows": []}
+    result: dict[str, Any] = {**here, "copy_bytes_per_second": bandwidth, "rows": list(done.values())}
     report(f"{result['gpu']}, Triton {result['triton']}, copy {bandwidth / 1e12:.2f} TB/s")
     for row in chosen:
         try:
@@ -50,9 +56,10 @@ def run_benchmarks(
             measured = {"op": row.op, "shape": row.shape, "failed": f"{type(error).__name__}: {error}"[:500]}
             report(f"{row.op} {row.shape} failed: {measured['failed']}")
         result["rows"].append(measured)
+        result["rows"].sort(key=lambda row: order.get((row["op"], row["shape"]), len(order)))
         torch.cuda.empty_cache()
         if path is not None:
-            path.write_text(json.dumps(result, indent=1) + "\n")
+            kept.write(path, result)
     return result
 
 
@@ -61,7 +68,7 @@ def measure(row: Row, bandwidth: float, *, peers: bool) -> dict[str, Any]:
     error = errors(row)
     x = row.inputs("cuda")
     mine = side(row, x, row.ours)
-    name, theirs = peer_side(row, x, bandwidth) if peers else (None, {})
+    name, theirs = peer_side(row, x, bandwidth) if peers else (kept.UNASKED, {})
     longest = mine["forward_backward_ms"] or mine["forward_ms"]
     assert longest is not None
     floor = row.bytes_moved(backward=mine["forward_backward_ms"] is not None) / bandwidth

@@ -97,4 +97,54 @@ def test_a_row_holds_errors_times_the_share_of_the_floor_and_the_peer_scaled_by_
     assert (row["peer_forward_ms"], row["peer_forward_backward_ms"], row["peer_peak_mib"]) == (2.0, None, 7.0)
     assert row.keys() >= COLUMNS
     assert "doubling" in run.line(row)
-    assert run.measure(Doubling(), 2e5, peers=False)["peer"] is None
+    assert run.measure(Doubling(), 2e5, peers=False)["peer"] == "not measured"
+
+
+@pytest.fixture
+def small_run(monkeypatch):
+    """A machine with a GPU on which a row takes no time; the names of the rows measured."""
+    rows = [row for row in ROWS if row.op in ("linear", "retention", "gla")]
+    measured = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run, "compile_all", lambda *_, **__: None)
+    monkeypatch.setattr(run, "copy_bandwidth", lambda device: 1e12)
+    monkeypatch.setattr(run, "machine", lambda: {"gpu": "a GPU", "triton": "3"})
+    monkeypatch.setattr(run, "line", lambda row: "")
+
+    def measure(row, bandwidth, *, peers):
+        measured.append(row.op)
+        return {"op": row.op, "shape": row.shape, "peer": "a peer" if peers else "not measured"}
+
+    monkeypatch.setattr(run, "measure", measure)
+    return rows, measured
+
+
+def test_a_run_that_was_cut_short_goes_on(small_run, tmp_path, monkeypatch):
+    rows, measured = small_run
+    path = tmp_path / "rows.json"
+    run.run_benchmarks(path, rows=rows, ops=["gla"], resume=True, report=lambda line: None)
+    run.run_benchmarks(path, rows=rows, ops=["linear"], peers=False, resume=True, report=lambda line: None)
+    assert measured == ["gla", "linear"]
+    result = run.run_benchmarks(path, rows=rows, resume=True, report=lambda line: None)
+    assert measured == ["gla", "linear", "linear", "retention"]  # what was measured without peers, once more
+    assert [row["op"] for row in result["rows"]] == [row.op for row in rows]
+    assert json.loads(path.read_text()) == result
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
+    run.run_benchmarks(path, rows=rows, report=lambda line: None)
+    assert len(measured) == 4 + len(rows)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"rows": [{}]}'])
+def test_a_file_that_is_no_result_is_refused_and_kept(small_run, tmp_path, content):
+    path = tmp_path / "rows.json"
+    path.write_text(content)
+    with pytest.raises(benchmarks.NotResumable, match="is not a result of"):
+        run.run_benchmarks(path, rows=small_run[0], resume=True, report=lambda line: None)
+    assert path.read_text() == content
+
+
+def test_another_machines_result_is_refused(small_run, tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('{"gpu": "another GPU", "triton": "3", "rows": []}')
+    with pytest.raises(benchmarks.NotResumable, match="gpu another GPU, here a GPU"):
+        run.run_benchmarks(path, rows=small_run[0], resume=True, report=lambda line: None)

@@ -237,5 +237,6 @@ def test_a_bare_command_and_an_unknown_option_explain_themselves():
 
 def test_the_kernel_benchmark_names_what_it_has_and_what_it_needs(monkeypatch):
     assert "--op 'rwkv66': did you mean 'rwkv6'?" in refused("bench", "kernels", "--op", "rwkv66")
+    assert "--resume goes on with a file" in refused("bench", "kernels", "--resume")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "needs a CUDA GPU" in refused("bench", "kernels")

@@ -1,0 +1,46 @@
+"""The file of a benchmark: written whole after each row, and read back to go on with a run that was cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+Name = tuple[str, str]
+"""A row's operation and shape."""
+UNASKED = "not measured"
+"""A row's peer where peers were left out; None where it has none."""
+
+
+class NotResumable(ValueError):
+    """A file that a run cannot go on with: one line that says why."""
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Replace the file in one go, so that a full disk or an interruption leaves the earlier one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(result, indent=1) + "\n")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read(path: Path, machine: dict[str, str], *, peers: bool) -> dict[Name, dict[str, Any]]:
+    """The file's rows by name, but for those that failed and, with `peers`, those without; none where there is no file.
+
+    Raises NotResumable where it is no benchmark's, or of another machine.
+    """
+    if not path.exists():
+        return {}
+    try:
+        result = json.loads(path.read_text())
+        rows = {(row["op"], row["shape"]): row for row in result["rows"]}
+        of = {name: result[name] for name in machine}
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotResumable(f"{path} is not a result of `hybridlab bench kernels`: {error}") from error
+    other = [f"{name} {of[name]}, here {here}" for name, here in machine.items() if of[name] != here]
+    if other:
+        raise NotResumable(f"{path} was measured elsewhere ({'; '.join(other)}): name another file")
+    return {n: row for n, row in rows.items() if "failed" not in row and not (peers and row.get("peer") == UNASKED)}
