@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from .host_rates import host_rows, optimizer_rows
 from .measure import machine
-from .rates_host import host_rows, optimizer_rows
-from .rates_operators import operator_rows
-from .rates_pytorch import attention_rows, gradient_matmul_rows, masked_attention_rows, matmul_rows, memory_rows
+from .operator_rates import operator_rows
+from .pytorch_rates import attention_rows, gradient_matmul_rows, masked_attention_rows, matmul_rows, memory_rows
 
 Report = Callable[[str], None]
 
