@@ -21,8 +21,8 @@ _FOLDER = files("hybridlab.kernels.benchmarks")
 
 def measured_gpus() -> list[str]:
     """The names that ``load_rates`` knows, sorted."""
-    names = (path.name for path in _FOLDER.iterdir())
-    return sorted(name[len(PREFIX) : -len(SUFFIX)] for name in names if name.startswith(PREFIX) and name.endswith(SUFFIX))
+    names = [path.name for path in _FOLDER.iterdir() if path.name.endswith(SUFFIX)]
+    return sorted(name[len(PREFIX) : -len(SUFFIX)] for name in names if name.startswith(PREFIX))
 
 
 @cache
