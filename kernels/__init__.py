@@ -6,7 +6,7 @@ the Triton kernels.
 """
 
 from .backend import assuming_triton
-from .check import OPERATIONS, Check
+from .check import OPERATIONS, TOLERANCE, Check
 from .convolution import (
     long_convolution,
     long_convolution_reference,
@@ -35,6 +35,7 @@ from .selective_scan import selective_scan, selective_scan_reference, selective_
 __all__ = [
     "LOSS_LOGITS",
     "OPERATIONS",
+    "TOLERANCE",
     "UNLABELLED",
     "Check",
     "assuming_triton",

@@ -74,22 +74,23 @@ def _device() -> str:
 
 
 def _kernels() -> Iterator[Finding]:
-    """Every operation's fast form against its reference, in values and gradients."""
+    """Every operation's fast form against its reference, in values and gradients; on a GPU in bf16 as well."""
     import torch
 
-    from ..kernels import OPERATIONS
+    from ..kernels import OPERATIONS, TOLERANCE
 
     on_gpu = torch.cuda.is_available()
-    tolerance = 1e-3 if on_gpu else 1e-5  # matrix products on a GPU may be TF32
     for operation in OPERATIONS:
-        name = f"kernel: {operation.name}"
-        try:
-            error = operation.check("cuda" if on_gpu else "cpu")
-        except Exception as failure:
-            yield Finding(name, False, one_line(failure))
-        else:
-            detail = f"relative error {error:.1e}" + ("" if error <= tolerance else f", above {tolerance:.0e}")
-            yield Finding(name, error <= tolerance, detail)
+        for dtype in TOLERANCE if on_gpu and operation.narrow else (torch.float32,):
+            tolerance = TOLERANCE[dtype] if on_gpu else 1e-5
+            name = f"kernel: {operation.name}" + ("" if dtype == torch.float32 else f", {str(dtype)[6:]}")
+            try:
+                error = operation.check("cuda" if on_gpu else "cpu", dtype)
+            except Exception as failure:
+                yield Finding(name, False, one_line(failure))
+            else:
+                detail = f"relative error {error:.1e}" + ("" if error <= tolerance else f", above {tolerance:.0e}")
+                yield Finding(name, error <= tolerance, detail)
 
 
 def _ray(address: str | None) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from hybridlab.kernels import OPERATIONS
+from hybridlab.kernels import OPERATIONS, TOLERANCE
 
 from .tolerances import RELATIVE_ERROR
 
@@ -14,6 +14,11 @@ from .tolerances import RELATIVE_ERROR
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_every_operation_passes_its_check(operation):
     assert operation.check("cpu") <= RELATIVE_ERROR[torch.float32]
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.narrow], ids=lambda operation: operation.name)
+def test_every_operation_passes_its_check_in_bfloat16_and_rounds_there(operation):
+    assert 1e-4 < operation.check("cpu", torch.bfloat16) <= TOLERANCE[torch.bfloat16]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)

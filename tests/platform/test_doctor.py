@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hybridlab import kernels
 from hybridlab.platform import doctor
 from hybridlab.platform.doctor import examine, to_json
@@ -36,13 +37,17 @@ def test_a_wrong_kernel_fails_with_its_error(runs, monkeypatch, ray_is_well):
     class Wrong:
         name = "wrong"
 
-        def check(self, device):
+        narrow = ("x",)
+
+        def check(self, device, dtype):
             return 0.5
 
     class Broken:
         name = "broken"
 
-        def check(self, device):
+        narrow = ("x",)
+
+        def check(self, device, dtype):
             raise RuntimeError("no\nkernel")
 
     monkeypatch.setattr(kernels, "OPERATIONS", (Wrong(), Broken()))
@@ -55,6 +60,22 @@ def test_a_wrong_kernel_fails_with_its_error(runs, monkeypatch, ray_is_well):
         "detail": "relative error 5.0e-01, above 1e-05",
     }
     assert checks["kernel: broken"]["detail"] == "no kernel"
+
+
+def test_on_a_gpu_kernels_are_checked_in_bf16_too(monkeypatch):
+    asked = []
+
+    class Right:
+        name, narrow = "right", ("x",)
+
+        def check(self, device, dtype):
+            asked.append((device, dtype))
+            return 2e-3
+
+    monkeypatch.setattr(kernels, "OPERATIONS", (Right(),))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert [(f.name, f.ok) for f in doctor._kernels()] == [("kernel: right", False), ("kernel: right, bfloat16", True)]
+    assert asked == [("cuda", torch.float32), ("cuda", torch.bfloat16)]
 
 
 def test_what_does_not_answer_fails_and_the_rest_is_still_checked(monkeypatch, tmp_path):
