@@ -67,11 +67,11 @@ class HybridModel(nn.Module):
 
         The cross-entropy of ``forward``'s logits, which are never all held: see kernels/loss.
         """
-        labelled_BT = targets_BT != UNLABELLED
         h = self._through(self._embedded(tokens_BT), None)
-        # Only on the host: a GPU would have to be waited for, and computes what is not labelled sooner.
-        if not h.is_cuda and not bool(labelled_BT.all()):
-            h, targets_BT = h[labelled_BT], targets_BT[labelled_BT]
+        if not h.is_cuda:  # on a GPU the host would have to wait for which they are
+            labelled_BT = targets_BT != UNLABELLED
+            if not bool(labelled_BT.all()):
+                h, targets_BT = h[labelled_BT], targets_BT[labelled_BT]
         h_ND = self.final_norm(h).flatten(0, -2)
         scale, cap = self.config.logit_scale, self.config.logit_cap
         return linear_cross_entropy(h_ND, self._head_weight(), targets_BT.reshape(-1), scale=scale, cap=cap)
