@@ -220,6 +220,7 @@ def bench_kernels_command(
 
     from ..architectures import InvalidInput, nearest
     from ..kernels.benchmarks import NotResumable, op_names, run_benchmarks
+    from .atomic import write_json
 
     for name in op or []:
         if name not in op_names():
@@ -229,7 +230,8 @@ def bench_kernels_command(
     if not torch.cuda.is_available():
         raise InvalidInput("the kernel benchmark needs a CUDA GPU; `hybridlab doctor` says what this machine has")
     try:
-        run_benchmarks(output, ops=op or None, peers=peers, resume=resume)
+        save = None if output is None else functools.partial(write_json, output)
+        run_benchmarks(ops=op or None, peers=peers, resume=output if resume else None, save=save)
     except NotResumable as error:
         raise InvalidInput(f"--resume: {error}") from error
 

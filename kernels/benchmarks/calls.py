@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..gated_linear_attention import gated_linear_attention
-from ..gated_linear_attention.step_triton import gated_linear_attention_step_triton
 from .cases import Case, Inputs
 
 
@@ -27,16 +26,6 @@ def ours(case: Case, x: Inputs, backend: str = "triton") -> Tensor:
         value_scale=step,
     )  # fmt: skip
     return o
-
-
-def exact(case: Case, x: Inputs) -> tuple[Tensor, list[Tensor]]:
-    """o and the gradients in fp64 by the PyTorch form, from the very inputs."""
-    double = Inputs(
-        *(None if t is None else t.detach().double().requires_grad_(t.requires_grad) for t in vars(x).values())  # pyright: ignore
-    )
-    o = ours(case, double, backend="torch")
-    gradients = torch.autograd.grad(o, double.differentiable(), double.do)
-    return o.detach(), list(gradients)
 
 
 def peer(case: Case) -> tuple[str, Callable[[Inputs], Tensor]] | None:
@@ -74,12 +63,6 @@ def _mamba_ssm(case: Case) -> tuple[str, Callable[[Inputs], Tensor]]:
         return mamba_chunk_scan_combined(x.v, -x.decay, A, x.k, x.q, chunk_size=256)
 
     return f"mamba-ssm {__version__}", call
-
-
-def step(case: Case, device: str, seed: int = 0) -> Callable[[], Tensor]:
-    """One decoding step of this project on a state of random numbers."""
-    state, q, k, v, decay = step_inputs(case, device, seed)
-    return lambda: gated_linear_attention_step_triton(q, k, v, state, decay, "token", None, scale_of(case), False)
 
 
 def peer_step(case: Case, device: str, seed: int = 0) -> tuple[str, Callable[[], Tensor]] | None:

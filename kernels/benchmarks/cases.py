@@ -53,11 +53,6 @@ class Inputs:
     v: Tensor
     decay: Tensor | None
     bonus: Tensor | None
-    do: Tensor
-
-    def differentiable(self) -> list[Tensor]:
-        tensors = (self.q, self.k, self.v, self.decay, self.bonus)
-        return [x for x in tensors if x is not None and x.requires_grad]
 
 
 def make_inputs(case: Case, device: str, seed: int = 0) -> Inputs:
@@ -70,7 +65,7 @@ def make_inputs(case: Case, device: str, seed: int = 0) -> Inputs:
     B, T, H, K, V = case.B, case.T, case.H, case.K, case.V
     half = torch.bfloat16
     q, k = (normal(B, T, case.groups or H, K).to(half) for _ in range(2))
-    v, do = (normal(B, T, H, V).to(half) for _ in range(2))
+    v = normal(B, T, H, V).to(half)
     decay = bonus = None
     if case.kind == "head":
         decay = torch.log1p(-torch.exp2(-5.0 - torch.arange(H, device=device)))
@@ -80,7 +75,7 @@ def make_inputs(case: Case, device: str, seed: int = 0) -> Inputs:
         decay = (F.logsigmoid(normal(B, T, H, K)) / 16).to(half).requires_grad_()
     if case.op == "rwkv6":
         bonus = normal(H, K).to(half).requires_grad_()
-    return Inputs(q.requires_grad_(), k.requires_grad_(), v.requires_grad_(), decay, bonus, do)
+    return Inputs(q.requires_grad_(), k.requires_grad_(), v.requires_grad_(), decay, bonus)
 
 
 def bytes_moved(case: Case, *, backward: bool) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..gated_linear_attention import gated_linear_attention_step
+from ..gated_linear_attention.step_triton import gated_linear_attention_step_triton
 from . import calls, cases
 from .row import Call, Inputs, Row
 
@@ -32,7 +33,7 @@ class GatedRow(Row):
 
     def inputs(self, device: str, seed: int = 0) -> Inputs:
         made = vars(cases.make_inputs(self.case, device, seed))
-        return {name: x for name, x in made.items() if x is not None and name != "do"}
+        return {name: x for name, x in made.items() if x is not None}
 
     def ours(self, x: Inputs) -> Tensor:
         return calls.ours(self.case, _as_case_inputs(x))
@@ -73,7 +74,7 @@ class GatedStepRow(GatedRow):
 
     def ours(self, x: Inputs) -> Tensor:
         scale = calls.scale_of(self.case)
-        return calls.gated_linear_attention_step_triton(
+        return gated_linear_attention_step_triton(
             x["q"], x["k"], x["v"], x["state"], x["decay"], "token", None, scale, False
         )
 
@@ -92,7 +93,7 @@ class GatedStepRow(GatedRow):
 
 
 def _as_case_inputs(x: Inputs) -> cases.Inputs:
-    return cases.Inputs(x["q"], x["k"], x["v"], x.get("decay"), x.get("bonus"), x["v"])
+    return cases.Inputs(x["q"], x["k"], x["v"], x.get("decay"), x.get("bonus"))
 
 
 ROWS: tuple[Row, ...] = tuple((GatedStepRow if case.op == "step" else GatedRow)(case) for case in cases.CASES)

@@ -1,9 +1,8 @@
-"""The file of a benchmark: written whole after each row, and read back to go on with a run that was cut short."""
+"""The file of a benchmark, read back to go on with a run that was cut short."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,6 @@ UNASKED = "not measured"
 
 class NotResumable(ValueError):
     """A file that a run cannot go on with: one line that says why."""
-
-
-def write(path: Path, result: dict[str, Any]) -> None:
-    """Replace the file in one go, so that a full disk or an interruption leaves the earlier one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(result, indent=1) + "\n")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read(path: Path, machine: dict[str, str], *, peers: bool) -> dict[Name, dict[str, Any]]:

@@ -20,25 +20,26 @@ Report = Callable[[str], None]
 
 
 def run_benchmarks(
-    path: Path | None = None,
     *,
     ops: Iterable[str] | None = None,
     peers: bool = True,
     rows: Iterable[Row] = ROWS,
-    resume: bool = False,
+    resume: Path | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
     report: Report = print,
 ) -> dict[str, Any]:
-    """Measure every row (those of `ops`, if given), write them to `path` as JSON and return them.
+    """Measure every row (those of `ops`, if given) and return them; `save` gets them after each row.
 
     Kernels are first compiled in parallel processes. A row that fails says so in its key "failed", and the others go
-    on. `resume`: rows that `path` holds, from the same GPU, driver, PyTorch and Triton, are kept. Raises RuntimeError
-    where there is no CUDA device, NotResumable where `path` does not fit.
+    on. `resume`: rows that this file has of the same GPU, driver, PyTorch and Triton are kept.
+
+    Raises RuntimeError where there is no CUDA device, NotResumable where the file does not fit.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("the kernel benchmark needs a CUDA device")
     wanted = None if ops is None else set(ops)
     here = machine()
-    done = kept.read(path, here, peers=peers) if resume and path is not None else {}
+    done = kept.read(resume, here, peers=peers) if resume is not None else {}
     rows = list(rows)
     order = {(row.op, row.shape): place for place, row in enumerate(rows)}
     chosen = [row for row in rows if (wanted is None or row.op in wanted) and (row.op, row.shape) not in done]
@@ -58,8 +59,8 @@ def run_benchmarks(
         result["rows"].append(measured)
         result["rows"].sort(key=lambda row: order.get((row["op"], row["shape"]), len(order)))
         torch.cuda.empty_cache()
-        if path is not None:
-            kept.write(path, result)
+        if save is not None:
+            save(result)
     return result
 
 

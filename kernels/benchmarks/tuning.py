@@ -35,23 +35,20 @@ def compile_all(rows: list[Row], *, peers: bool, report: Callable[[str], None]) 
     jobs: list[Job] = [(row, shard) for shard in range(SHARDS) for row in theirs.values()] if peers else []
     jobs += [(row.warm(), None) for row in distinct]
     workers = max(1, (os.cpu_count() or 2) - 2)
-    crowded = _run_all(jobs, workers, lambda _: None)
-    _run_all([job for job, reason in crowded if "memory" in reason], min(workers, CROWDED), report)
-    for _, reason in crowded:
-        if "memory" not in reason:
-            report(reason)
+    failed = _run_all(jobs, workers)
+    crowded = [job for job, reason in failed if "memory" in reason]
+    failed = [(job, reason) for job, reason in failed if job not in crowded]
+    for _, reason in failed + _run_all(crowded, min(workers, CROWDED)):
+        report(reason)
 
 
-def _run_all(jobs: list[Job], workers: int, report: Callable[[str], None]) -> list[tuple[Job, str]]:
+def _run_all(jobs: list[Job], workers: int) -> list[tuple[Job, str]]:
     """The jobs that failed, and why."""
-    failed = []
-    if jobs:
-        with multiprocessing.get_context("spawn").Pool(min(len(jobs), workers)) as pool:
-            for job, reason in zip(jobs, pool.imap(_compile, jobs), strict=True):
-                if reason is not None:
-                    report(reason)
-                    failed.append((job, reason))
-    return failed
+    if not jobs:
+        return []
+    with multiprocessing.get_context("spawn").Pool(min(len(jobs), workers)) as pool:
+        reasons = pool.map(_compile, jobs, chunksize=1)
+    return [(job, reason) for job, reason in zip(jobs, reasons, strict=True) if reason is not None]
 
 
 def _compile(job: Job) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hybridlab.kernels.benchmarks import run
 from hybridlab.kernels.benchmarks.cases import CASES, Case, bytes_moved
 from hybridlab.kernels.benchmarks.row import Recorded, Row
 from hybridlab.kernels.benchmarks.rows import ROWS
+from hybridlab.platform.atomic import write_json
 
 COLUMNS = {"op", "shape", "dtype", "forward_ms", "peer", "peer_forward_ms", "floor_share", "error"}
 
@@ -122,15 +124,17 @@ def small_run(monkeypatch):
 def test_a_run_that_was_cut_short_goes_on(small_run, tmp_path, monkeypatch):
     rows, measured = small_run
     path = tmp_path / "rows.json"
-    run.run_benchmarks(path, rows=rows, ops=["gla"], resume=True, report=lambda line: None)
-    run.run_benchmarks(path, rows=rows, ops=["linear"], peers=False, resume=True, report=lambda line: None)
+    go_on = partial(
+        run.run_benchmarks, rows=rows, resume=path, save=partial(write_json, path), report=lambda line: None
+    )
+    go_on(ops=["gla"])
+    go_on(ops=["linear"], peers=False)
     assert measured == ["gla", "linear"]
-    result = run.run_benchmarks(path, rows=rows, resume=True, report=lambda line: None)
+    result = go_on()
     assert measured == ["gla", "linear", "linear", "retention"]  # what was measured without peers, once more
     assert [row["op"] for row in result["rows"]] == [row.op for row in rows]
     assert json.loads(path.read_text()) == result
-    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
-    run.run_benchmarks(path, rows=rows, report=lambda line: None)
+    go_on(resume=None)
     assert len(measured) == 4 + len(rows)
 
 
@@ -139,7 +143,7 @@ def test_a_file_that_is_no_result_is_refused_and_kept(small_run, tmp_path, conte
     path = tmp_path / "rows.json"
     path.write_text(content)
     with pytest.raises(benchmarks.NotResumable, match="is not a result of"):
-        run.run_benchmarks(path, rows=small_run[0], resume=True, report=lambda line: None)
+        run.run_benchmarks(rows=small_run[0], resume=path, report=lambda line: None)
     assert path.read_text() == content
 
 
@@ -147,4 +151,4 @@ def test_another_machines_result_is_refused(small_run, tmp_path):
     path = tmp_path / "rows.json"
     path.write_text('{"gpu": "another GPU", "triton": "3", "rows": []}')
     with pytest.raises(benchmarks.NotResumable, match="gpu another GPU, here a GPU"):
-        run.run_benchmarks(path, rows=small_run[0], resume=True, report=lambda line: None)
+        run.run_benchmarks(rows=small_run[0], resume=path, report=lambda line: None)

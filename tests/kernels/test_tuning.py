@@ -12,7 +12,7 @@ from triton.runtime.errors import OutOfResources
 
 def test_each_row_is_compiled_briefly_and_a_peers_variants_in_shards(monkeypatch):
     made = []
-    monkeypatch.setattr(tuning, "_run_all", lambda jobs, workers, report: made.append(jobs) or [])
+    monkeypatch.setattr(tuning, "_run_all", lambda jobs, workers: made.append(jobs) or [])
     tuning.compile_all(list(ROWS), peers=True, report=print)
     ours = [row for row, shard in made[0] if shard is None]
     theirs = [(row, shard) for row, shard in made[0] if shard is not None]
@@ -27,7 +27,7 @@ def test_each_row_is_compiled_briefly_and_a_peers_variants_in_shards(monkeypatch
 def test_what_found_no_memory_is_tried_again_with_fewer_at_once(monkeypatch):
     runs, reported = [], []
 
-    def run_all(jobs, workers, report):
+    def run_all(jobs, workers):
         runs.append((jobs, workers))
         return [(jobs[0], "CUDA out of memory"), (jobs[1], "no such kernel")] if len(runs) == 1 else []
 
