@@ -14,8 +14,9 @@ from .launch import Inputs, ceil_div, empty_rows, provide_descriptor_memory, str
 from .places import places
 from .split import multiprocessors
 
-KEYS = {"num_warps": 8, "STAGES": 3}
-QUERIES = {"num_warps": 4, "STAGES": 3}
+# How the two kernels of a chunk and group run fastest of what was tried (log.md, 17).
+KEY_OPTIONS = {"num_warps": 8, "STAGES": 3}
+QUERY_OPTIONS = {"num_warps": 4, "STAGES": 3}
 
 
 def taken(x: Inputs, do: Tensor) -> bool:
@@ -66,7 +67,7 @@ def run_group_backward(
         x.q, x.k, x.v, do, x.decay, x.value_scale, states, dk, weights, arrived, remaining, d_scale, d_skip,
         at.sequence_of, x.cu_seqlens, x.scale, T, H, at.count,
         strides(x.q), strides(x.k), strides(x.v), strides(do), x.decay_strides(), strides(dk),
-        GROUP=x.group, **options | KEYS,
+        GROUP=x.group, **options | KEY_OPTIONS,
     )  # fmt: skip
     chunk_states[(blocks, x.sequences * H)](
         x.k, x.v, x.decay, x.value_scale, initial, states, crossing, x.cu_seqlens, T, H, at.count,
@@ -76,6 +77,6 @@ def run_group_backward(
         x.q, x.k, do, x.decay, states, dq, weights, crossing, arrived, remaining, d_decay, at.sequence_of,
         x.cu_seqlens, x.scale, T, H, at.count,
         strides(x.q), strides(x.k), strides(do), x.decay_strides(), strides(dq),
-        GROUP=x.group, BLOCKS=blocks, **options | QUERIES,
+        GROUP=x.group, BLOCKS=blocks, **options | QUERY_OPTIONS,
     )  # fmt: skip
     return dq, dk, dv, d_decay, d_initial, d_scale, None if d_skip is None else d_skip.sum(0)

@@ -25,8 +25,8 @@ PACKED = (0, 1, 64, 129, 129, 400, 500)
 
 TOLERANCE = {FP32: 1e-5, FP16: 1e-3, BF16: 5e-3}
 DECAY_TOLERANCE = {FP32: 1e-5, FP16: 2e-3, BF16: 1e-2}
-"""Of the gradients of DECAYS, which are sums of differences or, one number a token, of products."""
-DECAYS = ("decay", "A", "dt", "dt_bias", "beta", "value_scale")
+"""Of the gradients of decays and of beta, which are sums of differences."""
+DECAYS = ("decay", "A", "dt", "dt_bias", "beta")
 
 
 @dataclass
@@ -90,6 +90,14 @@ SHORTFALLS = (
         "packed",
         5e-2,
         "one number a head, a sum over tokens that cancels",
+    ),
+    Shortfall(
+        "gated linear attention Mamba-2",
+        BF16,
+        "dvalue_scale",
+        "",
+        6e-3,
+        "outside the kernels values are rounded once more",
     ),
     Shortfall(
         "gated linear attention none normalised", BF16, "dq", "", 6e-3, "the mean of v, which o nearly is, cancels"
