@@ -60,7 +60,6 @@ class Bill:
         *,
         precision: Precision = "bf16",
         optimizer: Optimizer = "adamw",
-        held_logits: bool = False,
     ) -> TrainingMemory:
         """Bytes of one training step on a GPU, by what they are for; see training_memory.py."""
         return training_memory(
@@ -70,7 +69,6 @@ class Bill:
             sequence_length=sequence_length,
             precision=precision,
             optimizer=optimizer,
-            held_logits=held_logits,
         )
 
     def _around_layers(self) -> int:

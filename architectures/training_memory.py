@@ -26,7 +26,7 @@ class TrainingMemory:
     """What the backward pass needs of the forward pass, the loss's gradients and weights cast to bf16 by autocast
     included."""
     loss: int
-    """What the loss takes beside that while it is computed: a chunk of logits, or all of them where they are held."""
+    """What the loss takes beside that while it is computed: a chunk of logits, and the head's gradient in fp32."""
     peak: int
     """The most at any one time, of the tensors themselves: without the allocator's rounding and the libraries' own."""
 
@@ -39,15 +39,10 @@ def training_memory(
     sequence_length: int,
     precision: Precision = "bf16",
     optimizer: Optimizer = "adamw",
-    held_logits: bool = False,
 ) -> TrainingMemory:
-    """For a model of ``parameters`` trainable parameters; ``precision`` is that of autocast (fp32: none).
-
-    ``held_logits``: a training loop that takes the cross-entropy of all logits, instead of the model's own loss.
-    """
-    what = "training with logits" if held_logits else "training"
-    amounts = rehearse(config, what, batch_size=batch_size, length=sequence_length, precision=precision).whole
-    chunk = 0 if held_logits else _loss_bytes(config, batch_size * sequence_length)
+    """For a model of ``parameters`` trainable parameters; ``precision`` is that of autocast (fp32: none)."""
+    amounts = rehearse(config, "training", batch_size=batch_size, length=sequence_length, precision=precision).whole
+    chunk = _loss_bytes(config, batch_size * sequence_length, precision)
     weights = FP32_BYTES * parameters
     moments = MOMENTS[optimizer] * weights
     return TrainingMemory(
@@ -60,6 +55,11 @@ def training_memory(
     )
 
 
-def _loss_bytes(config: ModelConfig, tokens: int) -> int:
-    """What the model's loss holds inside its operator: a chunk of logits in bf16, the head's gradient in fp32."""
-    return 2 * min(tokens * config.vocab_size, LOSS_LOGITS) + FP32_BYTES * config.vocab_size * config.d_model
+def _loss_bytes(config: ModelConfig, tokens: int, precision: Precision) -> int:
+    """What the model's loss holds inside its operator beside what it returns: a chunk of logits and the head's gradient
+    in fp32, which in bf16 is turned into what is returned when the logits are gone."""
+    size = 2 if precision == "bf16" else FP32_BYTES
+    head = config.vocab_size * config.d_model
+    logits = size * min(tokens * config.vocab_size, LOSS_LOGITS)
+    at_the_end = FP32_BYTES * head if precision == "bf16" else 0
+    return max(logits + (FP32_BYTES - size) * head, at_the_end)

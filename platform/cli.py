@@ -253,10 +253,14 @@ def bench_rates_command(
     if not torch.cuda.is_available():
         raise InvalidInput("rates are measured on a CUDA GPU; `hybridlab doctor` says what this machine has")
     from ..kernels.benchmarks.rates import measure_rates
+    from .layer_rates import layer_rows
 
     err = _console(stderr=True)
-    rates = measure_rates(lambda line: err.print(line, highlight=False, markup=False))
-    write_json(output, rates)
+
+    def report(line: str) -> None:
+        err.print(line, highlight=False, markup=False)
+
+    write_json(output, measure_rates(report) | {"layers": layer_rows(report=report)})
 
 
 @command("steps", of=bench)

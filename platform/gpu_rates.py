@@ -115,11 +115,17 @@ class Rates:
     def operators(self) -> list[dict[str, Any]]:
         """Measured rows of this project's operators."""
         rows = list(self.measured["operators"])
-        known = {row["operator"] for row in rows}
+        known = {(row["operator"], row.get("products")) for row in rows}
         hosts = [row for row in rows if row["operator"] == "gated_linear_attention"]
         host = {side: statistics.median(row[side] for row in hosts) for side in ("host_forward", "host_backward")}
         made = [_row_of_kernel(row) for row in self.kernels]
-        return rows + [row | host for row in made if row is not None and row["operator"] not in known]
+        made = [row for row in made if row is not None and (row["operator"], row["products"]) not in known]
+        return rows + [row | host for row in made]
+
+    @property
+    def layers(self) -> dict[str, dict[str, float]]:
+        """The host's seconds for each layer (layer_rates.py)."""
+        return self.measured.get("layers", {})
 
     @property
     def gpu(self) -> str:

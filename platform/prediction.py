@@ -1,17 +1,18 @@
 """What a model would take on a named GPU: the operations that it would run (architectures/rehearsal.py), each at the
 rate that was measured there (gpu_rates.py). Nothing is fitted to a model.
 
-A pass takes the longer of two times: the device's, the sum over operations, and the host's to launch them. The loss
-waits for the device (it counts labels), so that a training step is two such passes, forward and backward. Decoding is
-by CUDA graphs, whose launch is the host's only share.
+A pass takes the longer of two times: the device's, the sum over operations, and the host's to launch them, the sum
+over layers (layer_rates.py). The loss waits for the device (it counts labels), so that a training step is two such
+passes, forward and backward. Decoding is by CUDA graphs, whose launch is the host's only share.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..architectures import ModelConfig, Operation, Rehearsal, bill, rehearse
-from ..architectures.rehearsal import Amounts
+from ..architectures.rehearsal import AROUND
 from .gpu_rates import Rates, load_rates
 
 OPTIMIZER = "optimizer"
@@ -95,7 +96,7 @@ def predict(config: ModelConfig, gpu: str, *, batch_size: int = 4, length: int =
         batch_size=batch_size,
         length=length,
         training=training_time(config, rates, batch_size=batch_size, length=length),
-        prefill=_one_pass(prompts, rates, batch_size * length),
+        prefill=_one_pass(config, prompts, rates, batch_size * length),
         decode=_graphed(token, rates, batch_size),
         memory=asdict(costs.training_memory(batch_size, length)),
         serving_bytes=2 * costs.parameters + batch_size * costs.state_bytes(length),
@@ -104,38 +105,34 @@ def predict(config: ModelConfig, gpu: str, *, batch_size: int = 4, length: int =
     )
 
 
-def training_time(
-    config: ModelConfig, rates: Rates, *, batch_size: int, length: int, held_logits: bool = False
-) -> Time:
-    """One step: forward, loss, backward, clipping and AdamW. ``held_logits``: by a loop that takes the cross-entropy of
-    all logits, which does not wait for the device."""
-    what = "training with logits" if held_logits else "training"
-    step = rehearse(config, what, batch_size=batch_size, length=length)
+def training_time(config: ModelConfig, rates: Rates, *, batch_size: int, length: int) -> Time:
+    """One step: forward, loss, backward, clipping and AdamW."""
+    step = rehearse(config, "training", batch_size=batch_size, length=length)
     tensors = TENSORS_PER_LAYER * len(config.unique_layers())
-    device, host = rates.optimizer_seconds(bill(config).parameters, tensors)
+    stepping, launching = rates.optimizer_seconds(bill(config).parameters, tensors)
     parts = {
         name: _device(amounts.operations, rates, batch_size * length, rates.gap) for name, amounts in step.parts.items()
     }
-    passes = [_both(step.whole, rates, batch_size * length, backward) for backward in (False, True)]
-    passes[1] = passes[1][0] + device, passes[1][1] + host
-    device_of_all, host_of_all = (sum(one[side] for one in passes) for side in (0, 1))
-    seconds = max(device_of_all, host_of_all) if held_logits else sum(map(max, passes))
-    return Time(seconds, device_of_all, host_of_all, _sorted({**parts, OPTIMIZER: device}))
+    backward = {operation: n for operation, n in step.whole.operations.items() if operation.backward}
+    device_backward = _device(backward, rates, batch_size * length, rates.gap) + stepping
+    device_forward = sum(parts.values()) + stepping - device_backward
+    host_forward = _host(config, step, rates, "forward")
+    host_backward = _host(config, step, rates, "backward") + launching
+    return Time(
+        max(device_forward, host_forward) + max(device_backward, host_backward),
+        device_forward + device_backward,
+        host_forward + host_backward,
+        _sorted({**parts, OPTIMIZER: stepping}),
+    )
 
 
 TENSORS_PER_LAYER = 6
 """Parameters of a layer and its norm, roughly: clipping and AdamW launch by tensor, which costs little."""
 
 
-def _both(amounts: Amounts, rates: Rates, tokens: int, backward: bool) -> tuple[float, float]:
-    """(device, host) seconds of the forward or the backward pass."""
-    chosen = {operation: n for operation, n in amounts.operations.items() if operation.backward == backward}
-    return _device(chosen, rates, tokens, rates.gap), _host(chosen, rates)
-
-
-def _one_pass(rehearsal: Rehearsal, rates: Rates, tokens: int) -> Time:
+def _one_pass(config: ModelConfig, rehearsal: Rehearsal, rates: Rates, tokens: int) -> Time:
     parts = {name: _device(a.operations, rates, tokens, rates.gap) for name, a in rehearsal.parts.items()}
-    device, host = sum(parts.values()), _host(rehearsal.whole.operations, rates)
+    device, host = sum(parts.values()), _host(config, rehearsal, rates, "prefill")
     return Time(max(device, host), device, host, _sorted(parts))
 
 
@@ -149,8 +146,19 @@ def _device(operations: Mapping[Operation, int], rates: Rates, tokens: int, gap:
     return sum(count * (rates.seconds(operation, tokens) + gap) for operation, count in operations.items())
 
 
-def _host(operations: Mapping[Operation, int], rates: Rates) -> float:
-    return sum(count * rates.host_seconds(operation) for operation, count in operations.items())
+def _host(config: ModelConfig, rehearsal: Rehearsal, rates: Rates, side: str) -> float:
+    """The host's time for a side (``forward`` or ``backward`` of a step, ``prefill``): of layers that were measured,
+    and by operations, which tells of too little, of those that were not."""
+    total = 0.0
+    parts = Counter("|".join(branch.layer.name for branch in sublayer) for sublayer in config.sublayers())
+    for name, count in {**parts, AROUND: 1}.items():
+        times = [rates.layers.get(layer) for layer in ([AROUND] if name == AROUND else name.split("|"))]
+        if all(times):
+            total += count * sum(layer[side] for layer in times if layer is not None)
+        else:
+            operations = rehearsal.parts[name].operations
+            total += sum(n * rates.host_seconds(o) for o, n in operations.items() if o.backward == (side == "backward"))
+    return total
 
 
 def _unmeasured(rehearsals: Iterable[Rehearsal], rates: Rates) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ The models are none that rates were measured with: other widths, and whole model
 
 import gc
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from importlib.resources import files
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from rich.table import Table
 from torch import nn
+from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]
 
 from ..architectures import HybridModel, ModelConfig, bill
 from .config import TrainingConfig
@@ -23,7 +25,8 @@ from .prediction import training_time
 from .report import human, human_bytes
 
 BATCH_SIZE, LENGTH = 4, 2048
-WARM, TIMED = 3, 10
+WARM, ROUNDS, TIMED = 3, 3, 7
+"""Steps before a measurement, and of each of its rounds, whose median counts."""
 MODELS: dict[str, ModelConfig] = {
     name: ModelConfig(pattern=pattern, d_model=d_model, vocab_size=32000, layers=layers)
     for name, pattern, d_model, layers in (
@@ -49,7 +52,8 @@ def run_steps(
     report: Callable[[str], None] = print,
     batch_size: int = BATCH_SIZE,
 ) -> list[dict[str, Any]]:
-    """One row a model: predicted and measured seconds and peak bytes, and how far the prediction is off."""
+    """One row a model: predicted and measured seconds and peak bytes, and how far the prediction is off. Measured are a
+    step's seconds and, apart, those of its kernels."""
     rows = []
     for name in names or MODELS:
         config = MODELS[name]
@@ -65,20 +69,24 @@ def run_steps(
                 "parameters": bill(config).parameters,
                 "predicted_seconds": predicted.seconds,
                 "measured_seconds": seconds,
+                "measured_device_seconds": None,
                 "seconds_off": predicted.seconds / seconds - 1,
-                "bound_by": predicted.bound_by,
+                "predicted_device_seconds": predicted.device,
+                "predicted_host_seconds": predicted.host,
                 "predicted_peak_bytes": memory.peak,
                 "measured_peak_bytes": peak,
                 "peak_off": memory.peak / peak - 1,
             }
         )
         report(f"{name}: {seconds * 1e3:.1f} ms, predicted {predicted.seconds * 1e3:.1f}")
+    for row in rows:  # last: a process that has been profiled launches more slowly
+        row["measured_device_seconds"] = device_seconds(MODELS[row["model"]], batch_size)
     return rows
 
 
 def measure_step(config: ModelConfig, batch_size: int = BATCH_SIZE) -> tuple[float, int]:
-    """(mean seconds, peak bytes) of training steps one after another, as platform/training.py does them: bf16 autocast
-    over fp32 weights."""
+    """(seconds, peak bytes) of training steps one after another, as platform/training.py does them: bf16 autocast over
+    fp32 weights."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -87,12 +95,31 @@ def measure_step(config: ModelConfig, batch_size: int = BATCH_SIZE) -> tuple[flo
     step = _stepper(model, batch_size)
     for _ in range(WARM):
         step()
-    torch.cuda.synchronize()
-    begun = time.perf_counter()
-    for _ in range(TIMED):
+    rounds = []
+    for _ in range(ROUNDS):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        for _ in range(TIMED):
+            step()
+        torch.cuda.synchronize()
+        rounds.append((time.perf_counter() - begun) / TIMED)
+    return statistics.median(rounds), torch.cuda.max_memory_allocated() - before
+
+
+def device_seconds(config: ModelConfig, batch_size: int = BATCH_SIZE) -> float:
+    """What the kernels of a training step take, added up: without what the device waits for the host."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    step = _stepper(HybridModel(config).cuda().train(), batch_size)
+    for _ in range(WARM):
         step()
     torch.cuda.synchronize()
-    return (time.perf_counter() - begun) / TIMED, torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(WARM):
+            step()
+        torch.cuda.synchronize()
+    on_device = [event for event in profile.events() or () if event.device_type == DeviceType.CUDA]
+    return sum(event.time_range.elapsed_us() for event in on_device) * 1e-6 / WARM
 
 
 def _stepper(model: HybridModel, batch_size: int) -> Callable[[], None]:
@@ -114,8 +141,8 @@ def _stepper(model: HybridModel, batch_size: int) -> Callable[[], None]:
 
 
 def recorded(gpu: str) -> list[dict[str, Any]]:
-    """Steps that were measured on a GPU when its rates were, by a loop that holds all logits: ``model``,
-    ``batch_size``, ``length``, ``measured_seconds``, ``measured_peak_bytes``."""
+    """Steps that were measured on a GPU when its rates were: ``model``, ``batch_size``, ``length``,
+    ``measured_seconds``, ``measured_peak_bytes``, in some ``measured_device_seconds``."""
     return json.loads((files("hybridlab.kernels.benchmarks") / f"steps_{gpu}.json").read_text())["rows"]
 
 
@@ -123,14 +150,17 @@ def table(rows: list[dict[str, Any]], gpu: str) -> Table:
     """The rows as a rich table."""
     made = Table(title=f"{gpu}, {rows[0]['batch_size']} x {LENGTH} tokens, bf16", title_justify="left", header_style="")
     made.add_column("model")
-    for title in ("parameters", "predicted ms", "measured ms", "off", "predicted peak", "measured peak", "off"):
+    peaks = "predicted peak", "measured peak", "off"
+    for title in ("parameters", "GPU ms", "predicted", "host ms", "step ms", "predicted", "off", *peaks):
         made.add_column(title, justify="right")
     for row in rows:
         made.add_row(
             row["model"],
             human(row["parameters"]),
-            f"{row['predicted_seconds'] * 1e3:.1f}",
-            f"{row['measured_seconds'] * 1e3:.1f}",
+            *(
+                f"{row[f'{column}_seconds'] * 1e3:.1f}"
+                for column in ("measured_device", "predicted_device", "predicted_host", "measured", "predicted")
+            ),
             f"{row['seconds_off']:+.1%}",
             human_bytes(row["predicted_peak_bytes"]),
             human_bytes(row["measured_peak_bytes"]),

@@ -59,7 +59,7 @@ class GatedRow(Row):
         return type(self)(replace(self.case, T=min(self.case.T, 512)))
 
     def kernels(self) -> Hashable:
-        return self.case.op, self.case.K, self.case.V, self.case.forward_only
+        return self.case.op, self.case.H, self.case.K, self.case.V, self.case.forward_only  # peers are compiled for H
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,10 @@ def scan(
                         crossing += tl.load(sums_here + o_row, mask=o_row < ROWS, other=0.0) * sums
         if out is not None:
             b_query = query.load([first, 0])
-            out_t = dot(state.to(dtype), tl.trans(b_query)) * scale
+            b_state = state.to(dtype)
+            out_t = dot(b_state, tl.trans(b_query)) * scale
+            if extra is not None and not FACTOR_OF_VALUES and not PRECISE:  # what of the state dq's two parts cancel
+                out_t += dot((state - b_state.to(tl.float32)).to(dtype), tl.trans(b_query)) * scale
         if KIND == CHANNEL:
             if GRADIENT == END:
                 channels = fresh + tl.cast(i_chunk, tl.int64) * H * K + o_row

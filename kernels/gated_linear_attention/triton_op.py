@@ -42,12 +42,16 @@ def gated_linear_attention_triton(
 ) -> tuple[Tensor, Tensor | None]:
     """`gated_linear_attention` for arguments already checked and with `kind` and `scale` resolved.
 
-    Under autocast q, k and v are first cast to its dtype, else to the widest of theirs. What the kernels have no tiles
-    for (float64, widths above 256) is computed by the PyTorch form. A decay per channel has the normaliser as a column
-    of ones in v and divides afterwards; the others have it inside the scans (`normaliser`).
+    Under autocast q, k and v are first cast to its dtype, else to the widest of theirs, and with both a normaliser and
+    a decay to float32: gradients of q and of the decay are then differences that in 16 bits all but cancel. What the
+    kernels have no tiles for (float64, widths above 256) is computed by the PyTorch form. A decay per channel
+    has the normaliser as a column of ones in v and divides afterwards; the others have it inside the scans
+    (`normaliser`).
     """
     dtype = torch.get_autocast_dtype(v.device.type) if torch.is_autocast_enabled(v.device.type) else None
     dtype = dtype or torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+    if normalize and kind != "none":
+        dtype = torch.promote_types(dtype, torch.float32)
     per_channel = kind == "channel" or bonus is not None
     if dtype not in DTYPES or max(q.shape[-1], v.shape[-1] + (normalize and per_channel)) > WIDEST:
         arguments = (q, k, v, decay, kind, bonus, scale, initial_state, output_final_state, normalize, cu_seqlens)

@@ -21,10 +21,10 @@ def check_value_scale(v: Tensor, value_scale: Tensor | None, skip: Tensor | None
 
 
 def scaled(v: Tensor, value_scale: Tensor | None) -> Tensor:
-    """value_scale v, in v's dtype."""
-    return v if value_scale is None else v * value_scale[..., None].to(v.dtype)
+    """value_scale v, rounded once to v's dtype."""
+    return v if value_scale is None else (v * value_scale[..., None]).to(v.dtype)
 
 
 def with_skip(o: Tensor, v: Tensor, skip: Tensor | None) -> Tensor:
-    """o + skip v, in o's dtype."""
-    return o if skip is None else o + v.to(o.dtype) * skip[:, None].to(o.dtype)
+    """o + skip v, rounded once to o's dtype."""
+    return o if skip is None else (o + v * skip[:, None]).to(o.dtype)

@@ -91,23 +91,6 @@ SHORTFALLS = (
         5e-2,
         "one number a head, a sum over tokens that cancels",
     ),
-    Shortfall(
-        "gated linear attention Mamba-2",
-        BF16,
-        "dvalue_scale",
-        "",
-        6e-3,
-        "outside the kernels values are rounded once more",
-    ),
-    Shortfall(
-        "gated linear attention none normalised", BF16, "dq", "", 6e-3, "the mean of v, which o nearly is, cancels"
-    ),
-    *(
-        Shortfall(
-            "gated linear attention token normalised", BF16, *missed, "what cancels against the normaliser's part"
-        )
-        for missed in (("dq", "", 1e-2), ("dk", "", 7e-3), ("ddecay", "", 4e-2))
-    ),
 )
 
 

@@ -3,24 +3,14 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from hybridlab.architectures import (
-    HybridModel,
-    InvalidInput,
-    ModelConfig,
-    bill,
-    linear_recurrence,
-    load_published,
-    rehearsal,
-    rehearse,
-)
-from hybridlab.kernels import gated_linear_attention
+from hybridlab.architectures import HybridModel, InvalidInput, ModelConfig, bill, load_published, rehearse
 from hybridlab.kernels.benchmarks import rates as measuring
-from hybridlab.platform import show_gpu, step_benchmark
+from hybridlab.platform import layer_rates, show_gpu, step_benchmark
 from hybridlab.platform.cli import app
 from hybridlab.platform.gpu_rates import Curve, Grid, Rates, load_rates, measured_gpus, rates_of
 from hybridlab.platform.prediction import predict, training_time
@@ -60,44 +50,91 @@ def test_rates_are_known_by_their_short_name_and_by_the_gpus_own():
     assert rates_of(load_rates("H100").gpu) is load_rates("h100")
 
 
-def as_measured(q, k, v, *, normalize=False, value_scale=None, skip=None, scale=None, **options):
-    """The recurrence as it was when the steps were measured: the normaliser, dt and D stood around the kernels."""
-    x = v if value_scale is None else v * value_scale[..., None].to(v.dtype)
-    if normalize:
-        x, scale = torch.cat([x, torch.ones_like(x[..., :1])], dim=-1), 1.0
-    o, state = gated_linear_attention(q, k, x, scale=scale, **options)
-    if normalize:
-        o = o[..., :-1] / o[..., -1:]
-    return o if skip is None else o + v * skip[:, None].to(v.dtype), state
+@dataclass(frozen=True)
+class Off:
+    """By what share a recorded step is mispredicted; device: its kernels alone, where those were measured."""
+
+    seconds: float
+    peak: float
+    device: float | None
 
 
 @pytest.fixture(scope="module")
-def off() -> dict[tuple[str, int], tuple[float, float]]:
-    """By model and batch: by what share time and peak memory are mispredicted, of the steps measured on the H100."""
+def off() -> dict[tuple[str, int], Off]:
+    """By model and batch, of the steps measured on the H100."""
     found = {}
-    rehearsal._rehearse.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear_recurrence, "gated_linear_attention", as_measured)
-        for row in step_benchmark.recorded("h100"):
-            config, sizes = step_benchmark.MODELS[row["model"]], (row["batch_size"], row["length"])
-            time = training_time(config, load_rates("h100"), batch_size=sizes[0], length=sizes[1], held_logits=True)
-            peak = bill(config).training_memory(*sizes, held_logits=True).peak
-            shares = time.seconds / row["measured_seconds"] - 1, peak / row["measured_peak_bytes"] - 1
-            found[row["model"], row["batch_size"]] = shares
-    rehearsal._rehearse.cache_clear()
+    for row in step_benchmark.recorded("h100"):
+        config, sizes = step_benchmark.MODELS[row["model"]], (row["batch_size"], row["length"])
+        time = training_time(config, load_rates("h100"), batch_size=sizes[0], length=sizes[1])
+        peak = bill(config).training_memory(*sizes).peak
+        kernels = row.get("measured_device_seconds")
+        found[row["model"], row["batch_size"]] = Off(
+            time.seconds / row["measured_seconds"] - 1,
+            peak / row["measured_peak_bytes"] - 1,
+            time.device / kernels - 1 if kernels else None,
+        )
     return found
 
 
-def test_most_predicted_steps_are_within_15_percent_of_the_measured_ones(off):
-    """None of the models was used to measure rates. Those that miss are held up by the host's launches."""
-    near = {key for key, (seconds, _) in off.items() if abs(seconds) <= 0.15}
-    assert len(near) >= 10
-    assert len({model for model, _ in near}) >= 8
-    assert max(abs(seconds) for seconds, _ in off.values()) <= 0.20
+def test_nine_models_steps_are_predicted_within_15_percent(off):
+    """None of the models was used to measure rates."""
+    near = {model for (model, _), one in off.items() if abs(one.seconds) <= 0.15}
+    assert len(near) >= 9
 
 
-def test_predicted_peak_memory_is_within_3_percent_of_the_measured(off):
-    assert max(abs(peak) for _, peak in off.values()) <= 0.03
+def test_steps_that_the_gpu_is_the_limit_of_are_predicted_within_7_percent(off):
+    """The other steps, of half the batch, take longer than predicted where they are held up by the host."""
+    assert max(abs(one.seconds) for (_, batch_size), one in off.items() if batch_size == 8) <= 0.07
+    assert all(one.seconds < 0.07 for one in off.values())
+
+
+def test_the_work_of_the_gpu_is_predicted_within_6_percent(off):
+    found = {key: one.device for key, one in off.items() if one.device is not None}
+    assert len(found) == len(step_benchmark.MODELS)
+    assert max(map(abs, found.values())) <= 0.06
+
+
+def test_predicted_peak_memory_is_within_1_percent_of_the_measured(off):
+    assert max(abs(one.peak) for one in off.values()) <= 0.01
+
+
+def test_the_hosts_time_is_its_layers_where_those_were_measured():
+    layers = {name: {"forward": 2e-3, "backward": 5e-3, "prefill": 1e-3} for name in ("mamba2", "mlp", "attn")}
+    layers[layer_rates.AROUND] = {"forward": 1e-3, "backward": 3e-3, "prefill": 1e-3}
+    known = load_rates("h100").measured
+    sizes = {"batch_size": 2, "length": 512}
+    launching = Rates(known).optimizer_seconds(bill(SMALL).parameters, 6 * len(SMALL.unique_layers()))[1]
+    all_known = training_time(SMALL, Rates(known | {"layers": layers}), **sizes)
+    assert all_known.host == pytest.approx(8 * 7e-3 + 4e-3 + launching)
+    del layers["attn"]
+    some_known = training_time(SMALL, Rates(known | {"layers": layers}), **sizes)
+    assert 0 < all_known.host - some_known.host < 7e-3
+    assert some_known.device == all_known.device
+
+
+def test_a_layers_time_on_the_host_is_what_it_adds_to_a_model(monkeypatch):
+    patterns = []
+
+    def host_times(pattern, device):
+        patterns.append(pattern)
+        seconds = 1.0 + 2.0 * pattern.split().count("attn") + 3.0 * pattern.split().count("mlp")
+        return dict.fromkeys(("forward", "backward", "prefill"), seconds + 5.0 * pattern.count("gla"))
+
+    monkeypatch.setattr(layer_rates, "host_times", host_times)
+    rows = layer_rates.layer_rows(["gla", "mlp"], device="cpu")
+    assert {name: times["forward"] for name, times in rows.items()} == {layer_rates.AROUND: 1.0, "gla": 5.0, "mlp": 3.0}
+
+
+def test_a_layer_that_cannot_be_measured_alone_is_named_and_left_out():
+    said = []
+    assert set(layer_rates.layer_rows(["mlp", "nothing"], said.append, device="cpu")) == {layer_rates.AROUND, "mlp"}
+    assert said[0].startswith("nothing: ")
+
+
+def test_host_times_are_of_all_three_passes():
+    times = layer_rates.host_times("conv mlp", "cpu", repeats=4)
+    assert set(times) == {"forward", "backward", "prefill"}
+    assert min(times.values()) > 0
 
 
 def test_parts_add_up_to_the_devices_work():
@@ -179,6 +216,7 @@ def test_a_benchmarked_step_trains_the_model(monkeypatch):
 
 def test_benchmarked_steps_stand_beside_their_predictions(monkeypatch):
     monkeypatch.setattr(step_benchmark, "measure_step", lambda config, batch_size: (0.02, 4 << 30))
+    monkeypatch.setattr(step_benchmark, "device_seconds", lambda config, batch_size: 0.018)
     (row,) = step_benchmark.run_steps(load_rates("h100"), ["mamba2"], report=lambda line: None)
     assert row["seconds_off"] == pytest.approx(row["predicted_seconds"] / 0.02 - 1)
     assert row["peak_off"] == pytest.approx(row["predicted_peak_bytes"] / (4 << 30) - 1)
@@ -188,8 +226,14 @@ def test_benchmarked_steps_stand_beside_their_predictions(monkeypatch):
 KDA = ModelConfig(pattern="kda mlp", d_model=256, vocab_size=1000)
 
 
-def test_an_operator_without_a_measurement_is_named():
-    rates = Rates(load_rates("h100").measured)
+@pytest.fixture
+def measured_without_kda():
+    known = load_rates("h100").measured
+    return known | {"operators": [row for row in known["operators"] if row["operator"] != "delta_rule_channel"]}
+
+
+def test_an_operator_without_a_measurement_is_named(measured_without_kda):
+    rates = Rates(measured_without_kda)
     operations = rehearse(KDA, "training", batch_size=1, length=128).whole.operations
     unmeasured = {operation.name for operation in operations if not rates.is_measured(operation)}
     assert unmeasured == {"hybridlab.delta_rule_channel", "hybridlab.delta_rule_channel_backward"}
@@ -197,9 +241,9 @@ def test_an_operator_without_a_measurement_is_named():
     assert "delta_rule_channel" in show_gpu.remarks([predicted])[0]
 
 
-def test_a_row_of_the_kernel_benchmark_is_a_measurement_too():
+def test_a_row_of_the_kernel_benchmark_is_a_measurement_too(measured_without_kda):
     row = {"op": "kda", "shape": "B8 T4096 H16 D128", "forward_ms": 1.0, "forward_backward_ms": 4.0}
-    rates = Rates(load_rates("h100").measured, [row])
+    rates = Rates(measured_without_kda, [row])
     operations = rehearse(KDA, "training", batch_size=8, length=4096).whole.operations
     device = {o.name: rates.seconds(o, 8 * 4096) for o in operations if "delta_rule" in o.name}
     share = 4 * 64 * 64 / (16 * 128 * 128)  # heads and their states, of the row's

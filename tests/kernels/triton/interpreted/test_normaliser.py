@@ -26,17 +26,9 @@ def bfloat16_errors(kind: str, K: int, V: int) -> dict[str, float]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_keeps_its_accuracy(kind: str, K: int, V: int) -> None:
     found = bfloat16_errors(kind, K, V)
-    for name in ("o", "dk", "dv", "dinitial_state", *(["dq"] if kind == "none" else [])):
+    for name in ("o", "dq", "dk", "dv", "dinitial_state"):
         assert found[name] <= TOLERANCE[torch.bfloat16], f"{name}: {found[name]:.1e}"
-
-
-@WIDTHS
-@pytest.mark.parametrize("kind", ["head", "token"])
-@pytest.mark.xfail(reason="with a decay dq is up to 0.53% off, the decay's gradient more", strict=False)
-def test_bfloat16_keeps_the_gradients_that_cancel(kind: str, K: int, V: int) -> None:
-    found = bfloat16_errors(kind, K, V)
-    assert found["dq"] <= TOLERANCE[torch.bfloat16]
-    assert found["ddecay"] <= DECAY_TOLERANCE[torch.bfloat16]
+    assert found.get("ddecay", 0.0) <= DECAY_TOLERANCE[torch.bfloat16]
 
 
 def test_packed_sequences_stay_apart() -> None:
