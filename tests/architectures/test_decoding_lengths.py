@@ -1,9 +1,23 @@
 """Prompts of different lengths in one batch, for every mixer and every published mix."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
-from hybridlab.architectures import Budget, HybridModel, InvalidInput, ModelConfig, decoding, layer_names, steps
-from hybridlab.architectures.published import published_names, read_published
+from hybridlab.architectures import (
+    Budget,
+    HybridModel,
+    InvalidInput,
+    ModelConfig,
+    Published,
+    bill,
+    decoding,
+    layer_names,
+    published_names,
+    steps,
+)
+from hybridlab.architectures.published import read_published
 from torch.nn.utils.rnn import pad_sequence
 
 WINDOW = {"swa": {"window": 5}}
@@ -51,11 +65,44 @@ def test_every_layer_decodes_rows_of_different_lengths_as_alone(name):
     assert_rows_are_as_alone(small(alone_in_a_model(name)), prompts(40))
 
 
+SHORT = {"window": 5, "chunk": 4, "filter_length": 6}
+"""Of the published mixes' layers, so that prompts of a few tokens reach beyond them."""
+
+
+def small_and_short(published: Published) -> ModelConfig:
+    """Its shape at 2M parameters, no window, chunk or filter longer than SHORT's."""
+    config = published.scaled(Budget(value=2e6, tolerance=0.3), vocab_size=64).config
+    pattern = re.sub(r"\bwindow=\d+", f"window={SHORT['window']}", config.pattern)
+    layers = {
+        name: {option: SHORT.get(option, value) for option, value in options.items()}
+        for name, options in config.layers.items()
+    }
+    return replace(config, pattern=pattern, layers=layers)
+
+
 @pytest.mark.parametrize("published", BUILT, ids=lambda model: model.name)
 def test_every_published_mix_decodes_rows_of_different_lengths_as_alone(published):
     torch.manual_seed(0)
-    config = published.scaled(Budget(value=2e6, tolerance=0.3), vocab_size=64).config
-    assert_rows_are_as_alone(HybridModel(config).eval(), prompts(64, (4, 9)), 1e-3, new=3)
+    model = HybridModel(small_and_short(published)).eval()
+    assert_rows_are_as_alone(model, prompts(64, (4, 13)), 1e-3, new=4)
+
+
+@pytest.mark.parametrize("published", BUILT, ids=lambda model: model.name)
+def test_every_published_mixs_cache_is_as_large_as_its_bill_says(published):
+    config = small_and_short(published)
+    model = HybridModel(config).eval()
+    state = model.init_state(2)
+    with torch.no_grad():
+        _, state = model(torch.zeros(2, 17, dtype=torch.int64), state)
+    assert model.state_nbytes(state) == 2 * bill(config).state_bytes(17, torch.float32)
+
+
+@pytest.mark.parametrize("published", BUILT, ids=lambda model: model.name)
+def test_every_published_mix_has_as_many_parameters_as_its_bill_says(published):
+    """At full size, on a device without memory."""
+    with torch.device("meta"):
+        model = HybridModel(published.config)
+    assert sum(p.numel() for p in model.parameters()) == bill(published.config).parameters
 
 
 @pytest.fixture(scope="module")

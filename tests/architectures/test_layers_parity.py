@@ -351,12 +351,38 @@ def test_rwkv6_equals_its_formula_token_by_token():
 
 
 @torch.no_grad()
-def test_linear_attention_equals_its_weights_over_their_sum():
-    layer = built("linear", n_heads=2)
+@pytest.mark.parametrize("gate", [True, False], ids=["rwkv6", "rwkv7"])
+def test_rwkv_channel_equals_its_formula_token_by_token(gate):
+    layer = built("rwkv_channel", gate=gate)
+    x = inputs()
+    previous, outputs = torch.zeros(2, D_MODEL), []
+    for t in range(x.shape[1]):
+        a, b = x[:, t], previous
+        y = layer.out_proj(layer.k_proj(a + (b - a) * layer.mix_k).clamp_min(0) ** 2)
+        outputs.append(torch.sigmoid(layer.r_proj(a + (b - a) * layer.mix_r)) * y if gate else y)
+        previous = a
+    assert_same(layer(x)[0], torch.stack(outputs, 1))
+
+
+FEATURES = {"elu1": lambda x: F.elu(x) + 1, "relu": F.relu}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "feature_map, normalize",
+    [("elu1", True), ("elu1", False), ("relu", False)],
+    ids=["elu1", "elu1 normed", "relu normed"],
+)
+def test_linear_attention_equals_its_weights_over_their_sum_or_normed(feature_map, normalize):
+    layer = built("linear", n_heads=2, feature_map=feature_map, normalize=normalize)
     x = inputs()
     q, k, v = (m.unflatten(-1, (2, 16)).transpose(1, 2) for m in layer.qkv_proj(x).chunk(3, dim=-1))
-    weights = ((F.elu(q) + 1) @ (F.elu(k) + 1).transpose(2, 3)).tril()
-    o = weights / weights.sum(-1, keepdim=True) @ v
+    weights = (FEATURES[feature_map](q) @ FEATURES[feature_map](k).transpose(2, 3)).tril()
+    if normalize:
+        o = weights / weights.sum(-1, keepdim=True) @ v
+    else:
+        o = 16**-0.5 * weights @ v
+        o = o / (o.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     assert_same(layer(x)[0], layer.out_proj(o.transpose(1, 2).flatten(2)))
 
 

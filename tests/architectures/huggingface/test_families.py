@@ -113,6 +113,19 @@ def test_an_imported_model_gives_their_logits_token_by_token(saved, family, case
 
 
 @EVERY
+def test_an_imported_model_gives_their_gradient(saved, family, case):
+    """Of the embedding, which the gradients of all layers go into, as evaluation computes it."""
+    theirs, _, ours = saved(family, case)
+    tokens = tokens_of(theirs)
+    weights = torch.randn((BATCH, LENGTH, theirs.config.vocab_size), generator=torch.Generator().manual_seed(3))
+    logits = theirs(tokens, use_cache=False).logits
+    expected = torch.autograd.grad((logits.float() * weights).sum(), theirs.get_input_embeddings().weight)[0]
+    (found,) = torch.autograd.grad((ours(tokens)[0] * weights).sum(), ours.embedding.weight)
+    assert expected.abs().max() > 0
+    assert (found - expected).abs().max() <= 10 * TOLERANCE * expected.abs().max()
+
+
+@EVERY
 def test_a_model_in_memory_is_read_as_its_folder_is(saved, family, case):
     theirs, _, ours = saved(family, case)
     read = from_huggingface(theirs)
