@@ -31,6 +31,23 @@ FOLDER = Path(__file__).parent / "published"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stated:
+    """How many parameters a model has in the words of those who made it, rounded as they rounded."""
+
+    source: str
+    """Where they say so: a paper, a card, the model's name."""
+    total: float
+    total_differs_because: str | None = None
+    """Why our bill differs from ``total`` by more than 1%."""
+    active: float | None = None
+    """Parameters that one token meets."""
+    active_without_embeddings: bool = False
+    """Whether ``active`` is read as leaving out embedding and head: as makers seldom say so, by what comes nearer."""
+    active_differs_because: str | None = None
+    """Why our bill, read likewise, differs from ``active`` by more than 1%."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Published:
     """One published model and what is known about it."""
 
@@ -47,11 +64,11 @@ class Published:
     awaiting: Mapping[str, str] = field(default_factory=dict)
     """Layers, or forms of layers, that hybridlab does not have yet, with their sizes in words."""
     parameters: float | None = None
-    """The published count."""
+    """What others count of exactly these sizes; most by a library's class, hence no proof that the sizes are right."""
     parameters_source: str | None = None
     """Who counted."""
-    parameters_differ_because: str | None = None
-    """Why our bill differs from ``parameters`` by more than 1%."""
+    stated: Stated | None = None
+    """What its makers say that it has."""
     notes: str | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +96,11 @@ class Published:
             raise InvalidInput(f"published {self.name}: not to be built yet, as it needs {wanted}")
         return ModelConfig.from_dict(self.model)
 
+    @property
+    def embedding_parameters(self) -> int:
+        """Of embedding and head, which are one matrix where they are tied."""
+        return self.config.vocab_size * self.config.d_model * (1 if self.config.tie_embeddings else 2)
+
     def scaled(self, budget: Budget, *, vocab_size: int | None = None) -> Match:
         """The same shape at another size: the pattern, its proportions and the grouping of heads stay, widths follow.
 
@@ -102,11 +124,10 @@ def read_published(name: str) -> Published:
     if name not in published_names():
         raise InvalidInput(f"no published model {name!r}; {nearest(name, published_names())}")
     values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml")))
-    known = [f.name for f in dataclasses.fields(Published)]
-    for key in values:
-        if key not in known:
-            raise InvalidInput(f"published {name}: unknown key {key!r}; {nearest(key, known)}")
-    return Published(name=name, **values)
+    stated = values.pop("stated", None)
+    if stated is not None:
+        stated = Stated(**_known(stated, Stated, f"{name}: stated"))
+    return Published(name=name, stated=stated, **_known(values, Published, name))
 
 
 def load_published(name: str) -> Published:
@@ -114,6 +135,15 @@ def load_published(name: str) -> Published:
     published = read_published(name)
     _ = published.config
     return published
+
+
+def _known(values: dict[str, Any], cls: type[Stated | Published], where: str) -> dict[str, Any]:
+    """``values``, if all of their keys are fields of ``cls``."""
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise InvalidInput(f"published {where}: unknown key {key!r}; {nearest(key, known)}")
+    return values
 
 
 def _of_any_width(layer: str, options: Mapping[str, Any], shrink: float) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from ..architectures import (
     Budget,
     InvalidInput,
     ModelConfig,
+    Published,
     bill,
     layer_names,
     load_published,
@@ -56,7 +58,8 @@ class Shown:
     """Models, and of a sweep what running it takes."""
 
     models: list[dict[str, Any]]
-    """Per model: name, pattern, layers, parameters, active_parameters, flops_per_token, state_bytes, mismatch."""
+    """Per model: name, pattern, layers, parameters, active_parameters, flops_per_token, state_bytes, mismatch; of a
+    published one also what is known of it at full size, as ``published``."""
     sequence_length: int
     """Tokens per sequence over which ``flops_per_token`` (forward) is averaged."""
     sweep: SweepConfig | None = None
@@ -122,8 +125,8 @@ def training_flops(trial: TrialConfig) -> float:
     return tokens * bill(ModelConfig.from_dict(trial.model)).training_flops_per_token(length)
 
 
-def table(shown: Shown) -> Table:
-    """The models as a rich table."""
+def table(shown: Shown) -> Group:
+    """The models as a rich table, and under it what is known of those that are published."""
     made = Table(header_style="")
     for title in ("model", "pattern"):
         made.add_column(title, overflow="fold")
@@ -137,7 +140,36 @@ def table(shown: Shown) -> Table:
         states = [human_bytes(size) for size in model["state_bytes"].values()]
         off = "–" if model["mismatch"] is None else f"{model['mismatch']:+.2%}"
         made.add_row(Text(model["name"]), Text(model["pattern"]), str(model["layers"]), *sizes, *states, off)
+    known = [_as_published(model["published"]) for model in shown.models if "published" in model]
+    return Group(made, *known)
+
+
+def _as_published(known: dict[str, Any]) -> Table:
+    """What ``_known`` has, a row each."""
+    made = Table.grid(padding=(0, 2))
+    rows = {
+        "as published": known["title"],
+        "source": known["source"],
+        "how sure": f"pattern {known['pattern_confidence']}, sizes {known['sizes_confidence']}",
+    }
+    stated = known["stated"]
+    if stated:
+        without = ", read as without embedding and head" if stated["active_without_embeddings"] else ""
+        active = f", {human(stated['active'])} active{without}" if stated["active"] else ""
+        rows["its makers state"] = f"{human(stated['total'])} parameters{active} ({stated['source']})"
+        rows["our total differs"] = stated["total_differs_because"]
+        rows["our active differ"] = stated["active_differs_because"]
+    if known["parameters"]:
+        rows["others count"] = f"{human(known['parameters'])} parameters ({known['parameters_source']})"
+    for title, text in (rows | {"notes": known["notes"]}).items():
+        if text:
+            made.add_row(title, Text(text))
     return made
+
+
+def _known(published: Published) -> dict[str, Any]:
+    """In plain JSON, all that its file says besides the model."""
+    return {key: value for key, value in asdict(published).items() if key not in ("name", "model", "awaiting")}
 
 
 def _show_published(name: str, overrides: Sequence[str], parameters: float | None) -> Shown:
@@ -153,7 +185,8 @@ def _show_published(name: str, overrides: Sequence[str], parameters: float | Non
         scaled = published.scaled(Budget(by="parameters", value=parameters), vocab_size=options.vocab_size)
         config, mismatch = scaled.config, scaled.mismatch
     length = options.sequence_length
-    return Shown([describe(name, config, length, mismatch)], length, configs=[config])
+    model = describe(name, config, length, mismatch) | {"published": _known(published)}
+    return Shown([model], length, configs=[config])
 
 
 def _show_pattern(text: str, overrides: Sequence[str], parameters: float | None) -> Shown:

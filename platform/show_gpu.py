@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from ..architectures import ModelConfig
+from .gpu_rates import rates_of
 from .prediction import Prediction, predict
 from .report import human, human_bytes
 
@@ -17,12 +19,22 @@ def predictions(configs: Sequence[ModelConfig], gpu: str, batch_size: int, lengt
 
 
 def plain(models: Sequence[dict[str, Any]], predicted: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """The models as `show` describes them, each with its prediction under ``on_gpu``."""
-    return [{**model, "on_gpu": one.plain()} for model, one in zip(models, predicted, strict=True)]
+    """The models as `show` describes them, each with its prediction under ``on_gpu``, where ``bytes_over`` is what
+    training and serving take beyond the GPU's memory: 0 for what fits."""
+    return [
+        {**model, "on_gpu": one.plain() | {"bytes_over": bytes_over(one)}}
+        for model, one in zip(models, predicted, strict=True)
+    ]
 
 
-def table(names: Sequence[str], predicted: Sequence[Prediction]) -> Table:
-    """One row a model; what does not fit the GPU's memory is red."""
+def bytes_over(one: Prediction) -> dict[str, int]:
+    """What training and serving take beyond the GPU's memory; 0 where they fit."""
+    wanted = {"training": one.memory["peak"], "serving": one.serving_bytes}
+    return {use: max(0, size - one.gpu_bytes) for use, size in wanted.items()}
+
+
+def table(names: Sequence[str], predicted: Sequence[Prediction]) -> Group:
+    """One row a model; what does not fit the GPU's memory is red, and a line under the table says by how much."""
     first = predicted[0]
     title = f"predicted for {first.gpu}: {first.batch_size} x {first.length:,} tokens, bf16"
     made = Table(title=Text(title), title_justify="left", header_style="")
@@ -43,16 +55,33 @@ def table(names: Sequence[str], predicted: Sequence[Prediction]) -> Table:
             _bytes(one.serving_bytes, one.gpu_bytes),
             human_bytes(one.long_cache_bytes),
         )
-    return made
+    return Group(made, *map(Text, _too_large(names, predicted)))
+
+
+def _too_large(names: Sequence[str], predicted: Sequence[Prediction]) -> list[str]:
+    """A line for training and one for serving, with all models that take more memory than the GPU has."""
+    lines = []
+    for use in ("training", "serving"):
+        over = {name: bytes_over(one)[use] for name, one in zip(names, predicted, strict=True)}
+        models = ", ".join(f"{name} takes {human_bytes(size)} more" for name, size in over.items() if size)
+        if models:
+            lines.append(f"{use} does not fit the {human_bytes(predicted[0].gpu_bytes)} of this GPU: {models}")
+    return lines
 
 
 def remarks(predicted: Sequence[Prediction]) -> list[str]:
     """Lines that belong under the table."""
+    lines = []
     unmeasured = sorted({name for one in predicted for name in one.unmeasured})
-    if not unmeasured:
-        return []
-    names = ", ".join(name.removeprefix("hybridlab.") for name in unmeasured)
-    return [f"not measured on this GPU, and counted by their bytes alone (too fast): {names}"]
+    if unmeasured:
+        names = ", ".join(name.removeprefix("hybridlab.") for name in unmeasured)
+        lines.append(f"not measured on this GPU, and counted by their bytes alone (too fast): {names}")
+    if predicted and not rates_of(predicted[0].gpu).layers:
+        lines.append(
+            "the host's time is that of operations alone, as its time by layer was not measured on this GPU: small "
+            "batches take longer than predicted (docs/costs.md)"
+        )
+    return lines
 
 
 def _milliseconds(seconds: float) -> str:

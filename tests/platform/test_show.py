@@ -5,8 +5,10 @@ import json
 
 import pytest
 from hybridlab.architectures import InvalidInput, ModelConfig, bill, load_published
+from hybridlab.platform import show_gpu
+from hybridlab.platform.gpu_rates import Rates, load_rates
 from hybridlab.platform.show import LENGTHS, show, table, training_flops
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 KEYS = ["name", "pattern", "layers", "parameters", "active_parameters", "flops_per_token", "state_bytes", "mismatch"]
 SWEEP = """
@@ -94,12 +96,65 @@ def test_a_sweep_that_comes_along_is_shown_by_name():
     assert all(abs(model["mismatch"]) <= 0.02 for model in shown.models)
 
 
-def test_the_table_has_a_row_per_model(sweep_file):
+def printed(what: RenderableType) -> str:
     console = Console(width=200, file=io.StringIO())
-    console.print(table(show(sweep_file)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    console.print(what)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_table_has_a_row_per_model(sweep_file):
+    text = printed(table(show(sweep_file)))
     assert "mamba2 attn mlp" in text
     assert "state at" in text
+    assert "published" not in text
+
+
+def test_what_is_known_of_a_published_model_is_under_its_table():
+    text = printed(table(show("kimi-linear-48b-a3b")))
+    assert "arXiv:2510.26692" in text
+    assert "pattern secondary, sizes primary" in text
+    assert "48G parameters, 3G active, read as without embedding and head (the paper)" in text
+    assert "without embedding and head it is 48.4B" in text
+    assert "49.12G parameters (transformers" in text
+    assert "21 KDA and 6 MLA" in text
+    assert "differ" not in printed(table(show("jamba-v0.1")))
+    assert "makers" not in printed(table(show("bailing-hybrid"))), "nobody states a count"
+
+
+@pytest.mark.parametrize("parameters", [None, 100e6])
+def test_what_is_known_of_a_published_model_is_in_its_json(parameters):
+    (model,) = show("kimi-linear-48b-a3b", parameters=parameters).models
+    assert list(model) == [*KEYS, "published"]
+    known = model["published"]
+    assert known["pattern_confidence"] == "secondary"
+    assert known["stated"]["total"] == 48e9
+    assert "48.4B" in known["stated"]["total_differs_because"]
+    assert known["parameters"] == bill(load_published("kimi-linear-48b-a3b").config).parameters
+    assert json.loads(json.dumps(model)) == model
+
+
+def test_what_does_not_fit_the_gpu_is_said_and_by_how_much():
+    shown = [show("jamba-v0.1").models[0], show("attn mlp").models[0]]
+    configs = [load_published("jamba-v0.1").config, ModelConfig(pattern="attn mlp", d_model=64, vocab_size=100)]
+    predicted = show_gpu.predictions(configs, "h100", batch_size=1, length=512)
+    large, small = (model["on_gpu"]["bytes_over"] for model in show_gpu.plain(shown, predicted))
+    assert large["training"] == predicted[0].memory["peak"] - predicted[0].gpu_bytes > 0
+    assert large["serving"] == predicted[0].serving_bytes - predicted[0].gpu_bytes > 0
+    assert small == {"training": 0, "serving": 0}
+    said = [line for line in printed(show_gpu.table(["jamba", "small"], predicted)).splitlines() if "fit" in line]
+    assert [line.split()[0] for line in said] == ["training", "serving"]
+    assert all("jamba takes" in line and "small" not in line for line in said)
+    assert "fit" not in printed(show_gpu.table(["small"], predicted[1:]))
+
+
+@pytest.mark.parametrize("layers", [{}, {"mlp": {"forward": 1e-3, "backward": 1e-3, "prefill": 1e-3}}])
+def test_a_host_that_was_not_measured_by_layer_is_said(layers, monkeypatch):
+    config = ModelConfig(pattern="attn mlp", d_model=64, vocab_size=100)
+    predicted = show_gpu.predictions([config], "h100", batch_size=1, length=512)
+    rates = Rates(load_rates("h100").measured | {"layers": layers})
+    monkeypatch.setattr(show_gpu, "rates_of", lambda gpu: rates)
+    said = [line for line in show_gpu.remarks(predicted) if "small batches take longer than predicted" in line]
+    assert len(said) == (not layers)
 
 
 @pytest.mark.parametrize(
