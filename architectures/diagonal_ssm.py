@@ -99,7 +99,11 @@ def ssm_parameters(channels: int, d_state: int) -> int:
 
 
 def ssm_flops(channels: int, d_state: int) -> int:
-    """Per token: the product of C with the state. The input enters the state unscaled; the decay is elementwise."""
+    """Per token: the product of C with the state. The input enters the state unscaled; the decay is elementwise.
+
+    It is the recurrence's, as decoding runs it. Training takes two transforms of 2T instead (10 log₂ 2T per channel),
+    and a kernel that is made once a forward, whatever the batch, and not counted: 4 N T per channel.
+    """
     return 2 * channels * d_state
 
 

@@ -60,7 +60,7 @@ class GatedConvolutionConfig(LayerConfig):
         raise NotImplementedError
 
     def convolution_flops(self, channels: int, sequence_length: int) -> float:
-        """Its FLOPs per token; what makes the filters, once a batch, is not counted."""
+        """Its FLOPs per token; what makes the filters, once a forward whatever the batch, is not counted."""
         raise NotImplementedError
 
     def convolution_bytes(self, channels: int, sequence_length: int, dtype: torch.dtype) -> int:

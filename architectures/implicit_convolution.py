@@ -123,5 +123,9 @@ def implicit_parameters(filters: int, features: int, hidden: int) -> int:
 
 
 def transform_flops(channels: int, sequence_length: int) -> float:
-    """Per token: a real transform of the zero-padded sequence there and back, 5/2 n log₂ n each with n = 2T."""
+    """Per token: a real transform of the zero-padded sequence there and back, 5/2 n log₂ n each with n = 2T.
+
+    The filters and their transform, made once a forward whatever the batch, are not counted. A backward pass, which the
+    bill takes for two forward ones, is one here: it has one transform there and one back, and keeps the other spectra.
+    """
     return channels * 10 * math.log2(2 * sequence_length)

@@ -76,7 +76,12 @@ def modal_parameters(channels: int, d_state: int, poles: Poles, channels_per_fil
 
 
 def modal_flops(channels: int, d_state: int, poles: Poles) -> int:
-    """Per token: the residues with the state; the decay is elementwise."""
+    """Per token: the residues with the state; the decay is elementwise.
+
+    It is the recurrence's, as decoding runs it. Training takes two transforms of 2T instead (10 log₂ 2T per channel),
+    and a filter that is made once a forward, whatever the batch, and not counted: 2 N T per channel, 8 N T where poles
+    are complex.
+    """
     return channels * d_state * (2 if poles == "real" else 4)
 
 

@@ -230,7 +230,13 @@ def nplr_parameters(channels: int, d_state: int) -> int:
 
 
 def nplr_flops(channels: int, d_state: int, discretization: Discretization) -> int:
-    """Per token: B and C with the state, and the rank-one part's two products, or all of Ā where it is dense."""
+    """Per token: B and C with the state, and the rank-one part's two products, or all of Ā where it is dense.
+
+    It is the recurrence's, as decoding runs it. Training by the bilinear rule takes two transforms of 2T instead
+    (10 log₂ 2T per channel), and a kernel that is made once a forward, whatever the batch, and not counted: per channel
+    2 N³ log₂ T for C Ā^T, and 16 N T for the Cauchy product. By zero-order hold it takes transforms of chunks, and 4 N
+    per token and channel for the state between them.
+    """
     within = 2 * d_state**2 if discretization == "zoh" else 4 * d_state
     return channels * (4 * d_state + within)
 

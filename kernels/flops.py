@@ -1,11 +1,13 @@
 """What PyTorch's own counter (torch.utils.flop_counter.FlopCounterMode) is told about this project's operators.
 
 The counting rule is the bill's: a recurrence is its products with the state, token by token; how kernels cut it into
-chunks is the machine's choice. A backward pass is twice its forward. Norms are elementwise and count nothing.
+chunks is the machine's choice. A backward pass is twice its forward. Norms are elementwise and count nothing. Fourier
+transforms, which PyTorch counts as nothing, are 5 n log₂ n for n complex numbers and half of that for real ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -56,3 +58,28 @@ if torch.ops.aten._grouped_mm not in flop_registry:  # PyTorch 2.11 to 2.13 coun
     def _grouped(a_shape: Any, b_shape: Any, *_: Any, **__: Any) -> int:
         """Every row of the ragged side meets one matrix, whichever side that is."""
         return 2 * a_shape[-2] * a_shape[-1] * b_shape[-1]
+
+
+def _transform_flops(shape: Any, dims: Any) -> int:
+    """Of real numbers of that shape, over ``dims``: 5/2 log₂ of a transform's length for each (Cooley and Tukey's radix
+    2, in real operations, whatever the library does for other lengths)."""
+    return round(2.5 * math.prod(shape) * math.log2(math.prod(shape[d] for d in dims)))
+
+
+def _of_real(shape: Any, dims: Any, *_: Any, **__: Any) -> int:
+    return _transform_flops(shape, dims)
+
+
+def _to_real(_: Any, dims: Any, *__: Any, out_shape: Any = None, **___: Any) -> int:
+    return _transform_flops(out_shape, dims)
+
+
+def _of_complex(shape: Any, dims: Any, *_: Any, **__: Any) -> int:
+    return 2 * _transform_flops(shape, dims)
+
+
+_TRANSFORMS: dict[str, Callable[..., int]] = {"_fft_r2c": _of_real, "_fft_c2r": _to_real, "_fft_c2c": _of_complex}
+
+for _name, _formula in _TRANSFORMS.items():
+    if getattr(torch.ops.aten, _name) not in flop_registry:
+        register_flop_formula(getattr(torch.ops.aten, _name))(_formula)

@@ -1,5 +1,5 @@
 """Hyena-MR, "medium regularised" (Ku et al. 2025, StripedHyena 2): gates around a convolution over 128 tokens, whose
-taps fade by fixed decays.
+taps fade by fixed decays. The bill has its 128 products a token; training takes two transforms of 2T instead.
 
 State: the tails of both convolutions.
 """

@@ -4,6 +4,9 @@ diagonal plus low rank, that does not depend on the token. ``s4d`` is its diagon
     out = GLU(W_out gelu(ssm(u)) + b)
 
 State: N real numbers per channel, [B,D,N] in fp32.
+
+The bill has the recurrence. What makes the kernel in training, once a forward whatever the batch, is no cost of a token
+and not in it (`nplr_flops`): with D = 1024 and T = 2048 it is as much as 0.8 sequences through the layer.
 """
 
 from dataclasses import dataclass
