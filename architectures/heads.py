@@ -1,6 +1,7 @@
 """How a width is cut into heads, with an error line that names the nearest cut that works."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 from .errors import InvalidInput
@@ -11,7 +12,8 @@ USUAL_HEAD_DIM = 64
 @functools.cache
 def divisors(width: int) -> tuple[int, ...]:
     """All divisors, ascending."""
-    return tuple(n for n in range(1, width + 1) if width % n == 0)
+    small = [n for n in range(1, math.isqrt(width) + 1) if width % n == 0]
+    return tuple(small + [width // n for n in reversed(small) if n * n != width])
 
 
 def closest(options: Sequence[int], wanted: int) -> int:

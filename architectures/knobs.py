@@ -1,7 +1,9 @@
 """The options that matching may turn besides the width, so that a model meets its budget closely."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -86,3 +88,24 @@ def turned(layers: Mapping[str, Mapping[str, Scalar]], settings: Settings) -> di
             options.pop("ratio", None)
         options[knob.option] = value
     return changed
+
+
+def rounded(
+    knobs: Sequence[Knob], width: int, scale: float, step: int, bounds: tuple[float, float]
+) -> Iterator[Settings]:
+    """Every choice of the multiples of ``step`` next to the knobs' scaled values, within the bounds on the scale."""
+    low, high = bounds
+    around = []
+    for knob in knobs:
+        own = knob.at(width)
+        values = (step * max(1, n) for n in {math.floor(own * scale / step), math.ceil(own * scale / step)})
+        around.append([(knob, value) for value in values if low <= value / own <= high])
+    return (dict(choice) for choice in itertools.product(*around))
+
+
+def halved(multiple: int) -> list[int]:
+    """The multiple and its halves, down to 1."""
+    steps = [multiple]
+    while steps[-1] > 1:
+        steps.append(steps[-1] // 2)
+    return steps

@@ -10,18 +10,24 @@ Two knobs are turned, and nothing is built: only bills are read.
 Of the widths that meet the budget the one whose fine knobs are scaled least is taken. Where none does, the fine knobs'
 multiple is halved, down to 1, and only then may they be scaled by more than 2. A layer whose fine knob is set in the
 pattern's braces is left as it is written; a pattern without fine knobs has its width alone.
+
+The divisors of a width decide how it is cut into heads, so that a state jumps from one width to the next and hidden
+widths do not change it. Where the few widths next to the secants' answer all fail, those around it are read in turn.
+
+With ``Budget.keep_shape`` the fine knobs stay near the model's own proportions: rather than scale them by more, widths
+are taken on half the multiple, and a mismatch above the tolerance is recorded instead of refused.
 """
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .bill import bill
 from .errors import InvalidInput, nearest
-from .knobs import Settings, fine_knobs, turned
+from .knobs import Settings, fine_knobs, halved, rounded, turned
 from .model_config import ModelConfig
 
 By = Literal["parameters", "active_parameters", "flops", "state"]
@@ -31,10 +37,18 @@ LARGEST_WIDTH = 131_072
 WIDTHS_TRIED = 4
 """Widths nearest to the one found by secants for which the fine knobs are tried."""
 SECANTS = 16
-SCANNED = 256
-"""Multiples looked at on either side for a width that the layers accept."""
+SCANNED = 512
+"""Multiples looked at on either side for a width that the layers accept, or that meets the budget."""
+JUMP = 2.0
+"""Widths are scanned around one that is within this factor of the budget; heads change a state by about as much."""
+LADDER = tuple(2**n for n in range(3, 18))
+"""Widths that are cut into heads of the usual size: where secants went astray, one of these is near the budget."""
 SCALES = ((1 / 2, 2.0), (1 / 8, 8.0))
 """By how much the fine knobs may be scaled, first and at last."""
+SHAPE = (1 / 1.25, 1.25)
+"""By how much they may be scaled, after rounding, where the shape is kept."""
+NEAR = 0.1
+"""The largest mismatch of a model that keeps the shape: above it finer widths are tried, and then it is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +71,8 @@ class Budget:
     """Hold the width and turn the fine knobs alone."""
     fine: tuple[str, ...] | None = None
     """The fine knobs, LAYER.OPTION, such as ``mamba2.d_state``; None: the hidden width of every kind of MLP."""
+    keep_shape: bool = False
+    """Keep the model's proportions, on half the multiple if need be; the mismatch may then exceed the tolerance."""
 
     def __post_init__(self) -> None:
         if self.by not in BY:
@@ -119,9 +135,20 @@ class Match:
 def match(config: ModelConfig, budget: Budget) -> Match:
     """``config`` at the width, and with the fine knobs, that meet ``budget``; a config that is exact stays as it is.
 
-    Raises InvalidInput with the best model found and its mismatch if none is within the tolerance.
+    Raises InvalidInput with the best model found and its mismatch if none is within the tolerance, or with
+    ``keep_shape`` within NEAR.
     """
-    return _Search(config, budget).run()
+    try:
+        return _Search(config, budget).run()
+    except InvalidInput:
+        if not budget.keep_shape or budget.multiple == 1:
+            raise
+    return _Search(config, dataclasses.replace(budget, multiple=budget.multiple // 2)).run()
+
+
+def _nearest(models: Iterable[Match]) -> Match | None:
+    """The one that is nearest to its budget; None of none."""
+    return min(models, key=lambda m: abs(m.mismatch), default=None)
 
 
 class _Search:
@@ -137,6 +164,7 @@ class _Search:
         self.seen: dict[tuple[int, tuple[int, ...]], Match | None] = {}
         self.tried: list[Match] = []
         self.refusal = ""
+        self.limit = max(NEAR, budget.tolerance) if budget.keep_shape else budget.tolerance
 
     def run(self) -> Match:
         held = self.budget.d_model
@@ -145,18 +173,49 @@ class _Search:
             raise InvalidInput(f"'{self.config.pattern}' has no {self.budget.by} at any width")
         if own.mismatch == 0 and held in (None, self.config.d_model):
             return own
-        widths = [held] if held is not None else list(itertools.islice(self.widths_near(self.width()), WIDTHS_TRIED))
-        steps = [self.budget.multiple]
-        while steps[-1] > 1 and self.knobs:
-            steps.append(steps[-1] // 2)
-        for (low, high), step in itertools.product(SCALES, steps):
-            scales = {width: self.scale(width) for width in widths}
-            for width in sorted(widths, key=lambda w: abs(math.log(scales[w]))):
-                found = self.best_at(width, min(max(scales[width], low), high), step)
-                if found is not None and abs(found.mismatch) <= self.budget.tolerance:
-                    return found
-                self.tried += [found] if found is not None else []
+        for found in self.candidates():
+            if abs(found.mismatch) <= self.budget.tolerance:
+                return found
+            self.tried.append(found)
+        best = _nearest(self.tried)
+        if best is not None and abs(best.mismatch) <= self.limit:
+            return best
         raise InvalidInput(self.no_match())
+
+    def candidates(self) -> Iterator[Match]:
+        """Models to be held against the tolerance, those that are liked most first."""
+        held = self.budget.d_model
+        widths = [held] if held is not None else list(itertools.islice(self.widths_near(self.width()), WIDTHS_TRIED))
+        steps = halved(self.budget.multiple) if self.knobs else [self.budget.multiple]
+        for bounds in [SHAPE] if self.budget.keep_shape else SCALES:
+            yield from self.scaled_on(widths, bounds, steps)
+        if held is None and self.budget.by == "state":
+            for width in self.widths_around(widths[0]):
+                yield from self.scaled_on([width], (1.0, 1.0), steps)
+
+    def scaled_on(self, widths: Sequence[int], bounds: tuple[float, float], steps: Sequence[int]) -> Iterator[Match]:
+        """The nearest models with fine knobs on multiples of every step, those first that are scaled least."""
+        low, high = bounds
+        scales = {width: self.scale(width) for width in widths}
+        for step, width in itertools.product(steps, sorted(widths, key=lambda w: abs(math.log(scales[w])))):
+            if found := self.best_at(width, min(max(scales[width], low), high), step):
+                yield found
+
+    def widths_around(self, width: int) -> Iterator[int]:
+        """Those that meet the budget, or come nearer than any before, around the nearest rung and the smallest."""
+        rungs = [width, *(next(self.widths_near(rung)) for rung in LADDER)]
+        near = [rung for rung in rungs if self.distance(rung) <= math.log(JUMP) and rung < LARGEST_WIDTH]
+        middles = [min(near, key=self.distance), min(near)] if near else []
+        least = math.inf
+        for width in itertools.chain.from_iterable(map(self.widths_near, middles)):
+            mismatch = abs(self.natural(width) / self.wanted - 1)
+            if mismatch < max(least, self.budget.tolerance):
+                yield width
+            least = min(least, mismatch)
+
+    def distance(self, width: int) -> float:
+        """How far the model with its own proportions is from the budget, in logarithms."""
+        return abs(math.log(self.natural(width) / self.wanted))
 
     def width(self) -> int:
         """The width that the layers accept, at which the model with its own proportions is nearest to the budget."""
@@ -171,7 +230,7 @@ class _Search:
                 ratio = self.natural(following) / self.wanted / visited[width]
                 power = min(max(math.log(ratio) / math.log(following / width), 0.5), 3.0) if ratio > 0 else power
             width = following
-        return min(visited, key=lambda w: abs(math.log(visited[w])))
+        return min(visited, key=self.distance)
 
     def widths_near(self, guess: float) -> Iterator[int]:
         """The widths that the layers accept, nearest to ``guess`` first."""
@@ -205,12 +264,9 @@ class _Search:
 
     def best_at(self, width: int, scale: float, step: int) -> Match | None:
         """The nearest model at ``width`` with every fine knob on a multiple of ``step`` next to the scaled value."""
-        around = []
-        for knob in self.knobs:
-            x = knob.at(width) * scale / step
-            around.append([(knob, step * max(1, n)) for n in {math.floor(x), math.ceil(x)}])
-        found = (self.read(width, dict(choice)) for choice in itertools.product(*around))
-        return min((m for m in found if m is not None), key=lambda m: abs(m.mismatch), default=None)
+        bounds = SHAPE if self.budget.keep_shape else (0.0, math.inf)
+        found = (self.read(width, choice) for choice in rounded(self.knobs, width, scale, step, bounds))
+        return _nearest(m for m in found if m is not None)
 
     def scaled(self, width: int, scale: float) -> Settings:
         """The fine knobs at ``width``, scaled, as whole numbers."""
@@ -228,12 +284,16 @@ class _Search:
         return self.seen[key]
 
     def no_match(self) -> str:
-        """The error line: what was wanted, the best that was found, and by how much it misses."""
-        best = min(self.tried, key=lambda m: abs(m.mismatch), default=None)
+        """The error line: what was wanted, the best that was found, its mismatch, and the embedding if that is most."""
+        best = _nearest(self.tried)
         budget = self.budget
-        line = f"no width of '{self.config.pattern}' has {budget.by}={self.wanted:,.0f} within {budget.tolerance:.2%}"
+        line = f"no width of '{self.config.pattern}' has {budget.by}={self.wanted:,.0f} within {self.limit:.2%}"
         if best is None:
-            return f"{line}: {self.refusal}"
+            return f"{line}: {self.refusal or 'no whole number is near the proportions of its fine knobs'}"
         knobs = "".join(f", {knob}={knob.read(best.config)}" for knob in self.knobs)
         found = f"the best found is {best.achieved:,.0f} ({best.mismatch:+.2%}) at d_model={best.config.d_model}{knobs}"
-        return f"{line} on multiples of {budget.multiple}; {found}"
+        line = f"{line} on multiples of {budget.multiple}; {found}"
+        V = self.config.vocab_size
+        embedding = V * best.config.d_model * (1 if self.config.tie_embeddings else 2)
+        most = budget.by in ("parameters", "active_parameters") and 2 * embedding > self.wanted
+        return f"{line}; the vocabulary of {V:,} tokens alone takes {embedding:,}" if most else line

@@ -6,6 +6,7 @@ official repository, hub configuration or library; ``transcription``: a page-num
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -111,7 +112,9 @@ class Published:
         power = 1.0 if budget.by == "state" else 0.5
         shrink = (budget.wanted / budget.amount(full)) ** power
         layers = {name: _of_any_width(name, options, shrink) for name, options in full.layers.items()}
-        return match(dataclasses.replace(full, layers=layers), budget)
+        heads = 2 * math.lcm(*(options.get("n_heads", 1) for options in layers.values()))
+        width = heads * max(1, round(full.d_model / heads))  # one that the new heads divide; matching moves it
+        return match(dataclasses.replace(full, d_model=width, layers=layers), budget)
 
 
 def published_names() -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Ctrl-C that cannot get lost.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. In a destructor or in a callback from C, of which
-Ray has many, it is printed or dropped, and the program goes on.
+Python raises KeyboardInterrupt wherever the main thread happens to be. In a destructor or in a callback from C, of
+which Ray has many, it is printed or dropped, and the program goes on.
 """
 
 import signal
@@ -25,8 +25,8 @@ class Interrupt:
 
 @contextmanager
 def noticed() -> Iterator[Interrupt]:
-    """Within it Ctrl-C raises KeyboardInterrupt at once, and at each later `check`. Where another thread runs or somebody
-    else handles the signal, nothing is changed."""
+    """Within it Ctrl-C raises KeyboardInterrupt at once, and at each later `check`. Where another thread runs or
+    somebody else handles the signal, nothing is changed."""
     interrupt = Interrupt()
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:

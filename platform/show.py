@@ -28,7 +28,7 @@ from ..experiments import sweep_names, sweep_path
 from .config import SweepConfig, TrialConfig
 from .loading import load_sweep, merge, nest
 from .report import human, human_bytes
-from .sweep import expand, matched_models
+from .sweep import distinct_models, expand
 from .tasks import build_task
 
 LENGTHS = (1024, 16384, 131072)
@@ -95,10 +95,10 @@ def show(what: str, overrides: Sequence[str] = (), parameters: float | None = No
 
 
 def show_sweep(sweep: SweepConfig) -> Shown:
-    """A sweep's models at their matched widths, and its trials."""
+    """A sweep's distinct models at their matched widths, and its trials."""
     trials = expand(sweep)
     length = sweep.match.sequence_length if sweep.match else PatternOptions.sequence_length
-    matched = list(matched_models(sweep))
+    matched = distinct_models(sweep)
     models = [describe(model.name, model.config, length, model.mismatch) for model in matched]
     return Shown(models, length, sweep, trials, [model.config for model in matched])
 
@@ -182,7 +182,8 @@ def _show_published(name: str, overrides: Sequence[str], parameters: float | Non
     elif {key.split("=")[0] for key in overrides} - {"vocab_size", "sequence_length"}:
         raise InvalidInput(f"{name}: with --parameters only vocab_size and sequence_length can be chosen")
     else:
-        scaled = published.scaled(Budget(by="parameters", value=parameters), vocab_size=options.vocab_size)
+        budget = Budget(by="parameters", value=parameters, keep_shape=True)
+        scaled = published.scaled(budget, vocab_size=options.vocab_size)
         config, mismatch = scaled.config, scaled.mismatch
     length = options.sequence_length
     model = describe(name, config, length, mismatch) | {"published": _known(published)}

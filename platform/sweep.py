@@ -101,6 +101,20 @@ def matched_models(sweep: SweepConfig, axes: Mapping[str, Any] | None = None) ->
     return models
 
 
+def distinct_models(sweep: SweepConfig) -> list[MatchedModel]:
+    """The sweep's models at every point of its axes, each once, named with its first ``model.*`` values."""
+    _check(sweep)
+    points = list(_axis_points(sweep.axes))
+    matched = _matched_at(sweep, points)
+    distinct: dict[str, MatchedModel] = {}
+    for index, name in enumerate(sweep.models):
+        for point, models in zip(points, matched, strict=True):
+            at = [f"{key.removeprefix('model.')}={value}" for key, value in point.items() if key.startswith("model.")]
+            named = dataclasses.replace(models[index], name=" ".join([name, *at]))
+            distinct.setdefault(canonical({"name": name, **named.config.to_dict()}), named)
+    return list(distinct.values())
+
+
 def select(records: Sequence[Mapping[str, Any]], rule: SelectConfig) -> list[Mapping[str, Any]]:
     """The records at each model's best values of the tuned axes: per model, task and remaining axes, judged by the
     mean of the rule's validation metric over seeds. Values at which any seed did not finish lose to those where all

@@ -5,6 +5,7 @@ import re
 import pytest
 from hybridlab.architectures import InvalidInput, ModelConfig, bill, layer_config, layer_names, matching
 from hybridlab.architectures.matching import BY, Budget, match
+from hybridlab.architectures.published import Published, published_names, read_published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +74,60 @@ def test_any_mixer_meets_any_budget_or_is_refused_with_its_numbers(mixer, mlp, b
         assert value < 2**24, "only small models lack widths"
     else:
         assert found.config.d_model % multiple == 0
+
+
+RANGES = {"parameters": (16, 24), "active_parameters": (16, 24), "flops": (17, 25), "state": (15, 22)}
+"""Powers of two between which budgets are drawn: the smallest of them lack widths."""
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("mixer", MIXERS)
+@given(data=st.data())
+@settings(max_examples=4, deadline=None)
+def test_a_match_or_the_best_of_a_refusal_records_its_true_mismatch(mixer, by, data):
+    power = data.draw(st.floats(*RANGES[by]))
+    pattern = data.draw(st.sampled_from([f"({mixer} mlp)*4", f"({mixer} mlp)*3 attn mlp"]))
+    budget = Budget(by=by, value=2.0**power)
+    try:
+        found = checked(model(pattern), budget)
+    except InvalidInput as refusal:
+        said = re.search(r"best found is ([\d,]+) \(([+-][\d.]+)%\) at d_model=(\d+)(.*)", str(refusal))
+        assert said is not None
+        layers = {name: {"hidden": int(value)} for name, value in re.findall(r", (\w+)\.hidden=(\d+)", said[4])}
+        amount = budget.amount(model(pattern, int(said[3]), **layers))
+        assert round(amount) == int(said[1].replace(",", ""))
+        assert float(said[2]) == pytest.approx(100 * (amount / budget.wanted - 1), abs=0.006)
+        assert abs(amount / budget.wanted - 1) > budget.tolerance
+    else:
+        assert found.config.d_model % 8 == 0
+        assert found == match(model(pattern), budget), "twice the same"
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("mixer", MIXERS)
+@given(st.integers(2, 128), st.floats(-0.015, 0.015))
+@settings(max_examples=3, deadline=None)
+def test_what_some_width_has_is_never_refused(mixer, by, eights, off):
+    try:
+        like = model(f"({mixer} mlp)*4", 8 * eights)
+    except InvalidInput:
+        return  # heads do not divide this width
+    budget = Budget(by=by, value=Budget(by=by, like=like).wanted * (1 + off))
+    checked(model(f"({mixer} mlp)*4"), budget)
+
+
+@pytest.mark.parametrize(
+    "pattern, value, d_model",
+    [
+        ("(deltanet mlp)*4", 1e6, 3056), ("(deltanet mlp)*4", 1e7, 7216), ("(gated_deltanet mlp)*4", 1e6, 1528),
+        ("(gla mlp)*4", 1e6, 2016), ("(kda mlp)*4", 1e7, 7216), ("(lightning mlp)*4", 1e6, 7816),
+        ("(retnet mlp)*4", 1e7, 4752), ("(rwkv6 mlp)*4", 1e7, 7760), ("(gated_retention mlp)*3 attn mlp", 1e7, 2088),
+    ],
+)  # fmt: skip
+def test_a_state_that_jumps_from_width_to_width_is_matched_where_some_width_has_it(pattern, value, d_model):
+    budget = Budget(by="state", value=value)
+    assert budget.amount(model(pattern, d_model)) == pytest.approx(value, rel=0.005)
+    assert checked(model(pattern), budget).config.d_model % 8 == 0
 
 
 @given(st.sampled_from(MIXERS), st.floats(20, 28).map(lambda power: 2.0**power))
@@ -183,6 +238,49 @@ def test_an_impossible_budget_is_refused_with_its_value(values, named):
     with pytest.raises(InvalidInput) as refusal:
         Budget(**values)
     assert named in str(refusal.value)
+
+
+def proportions(config: ModelConfig) -> list[float]:
+    """The hidden widths of all MLPs over d_model."""
+    layers = [place.layer for sublayer in config.sublayers() for place in sublayer]
+    return [layer.width(config.d_model) / config.d_model for layer in layers if hasattr(layer, "hidden")]
+
+
+PUBLISHED = [published for name in published_names() if not (published := read_published(name)).missing]
+
+
+@pytest.mark.parametrize("value", [10e6, 30e6])
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)
+def test_a_published_shape_is_kept_at_its_own_vocabulary_or_the_vocabulary_is_named(published: Published, value):
+    try:
+        found = published.scaled(Budget(value=value, keep_shape=True))
+    except InvalidInput as refusal:
+        assert value == 10e6, "at 30 million every model has a width"
+        alone = re.search(r"; the vocabulary of [\d,]+ tokens alone takes ([\d,]+)$", str(refusal))
+        assert alone is not None
+        assert int(alone[1].replace(",", "")) > value / 2
+        return
+    assert found.achieved == bill(found.config).parameters
+    assert found.mismatch == found.achieved / value - 1
+    assert abs(found.mismatch) <= matching.NEAR
+    assert found.config.pattern == published.config.pattern
+    assert found.config.d_model % 4 == 0
+    for full, small in zip(proportions(published.config), proportions(found.config), strict=True):
+        assert 0.799 <= small / full <= 1.251, "a quarter more, or as much less"
+
+
+def test_a_shape_that_is_kept_may_miss_the_tolerance_where_a_sweep_refuses():
+    budget = {"value": 3e7, "tolerance": 1e-4}
+    found = match(model("(mamba2 mlp{hidden=96})*4"), Budget(**budget, keep_shape=True))
+    assert 1e-4 < abs(found.mismatch) <= matching.NEAR
+    with pytest.raises(InvalidInput, match="best found"):
+        match(model("(mamba2 mlp{hidden=96})*4"), Budget(**budget))
+
+
+def test_a_shape_is_refused_where_no_width_comes_near():
+    said = r"within 10.00% on multiples of 4; .*\(\+\d+.*; the vocabulary of 256 tokens alone takes 1,024$"
+    with pytest.raises(InvalidInput, match=said):
+        match(model("(attn mlp)*2"), Budget(value=500, keep_shape=True))
 
 
 def test_nothing_is_built_and_few_bills_are_read(monkeypatch):

@@ -74,6 +74,13 @@ def test_a_published_model_is_shown_by_name_and_scaled():
         show("jamba-v0.1", ["d_model=64"], parameters=100e6)
 
 
+@pytest.mark.parametrize("name", ["mamba-2.8b", "recurrentgemma-2b"])
+def test_a_published_model_keeps_its_shape_and_tells_its_mismatch(name):
+    (model,) = show(name, parameters=30e6).models
+    assert model["mismatch"] == pytest.approx(model["parameters"] / 30e6 - 1)
+    assert abs(model["mismatch"]) < 0.1
+
+
 def test_a_sweep_is_shown_with_its_trials_and_their_cost(sweep_file):
     shown = show(sweep_file)
     assert [model["name"] for model in shown.models] == ["attention", "hybrid"]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hybridlab.architectures import HybridModel, InvalidInput, ModelConfig, bill
+from hybridlab.architectures import HybridModel, InvalidInput, ModelConfig, bill, parse_pattern
 from hybridlab.platform.config import SelectConfig, SweepConfig, TrainingConfig
 from hybridlab.platform.loading import load_sweep
-from hybridlab.platform.sweep import expand, matched_models, select
+from hybridlab.platform.sweep import distinct_models, expand, matched_models, select
 from hybridlab.platform.trial_id import trial_id
 
 SWEEP = """
@@ -54,6 +54,57 @@ def test_axes_cross_with_everything_and_win_over_a_tasks_own_options(tmp_path: P
     assert {t.model["d_model"] for t in trials} == {16, 32}
     assert all(t.task["sequence_length"] == 64 for t in trials)
     assert trials[0].axes == {"training.steps": 1, "model.d_model": 16, "task.sequence_length": 64}
+
+
+MIXED = """
+defaults: {d_model: 32, layers: {attn: {n_heads: 2}, mamba2: {head_dim: 8, d_state: 8}, moe: {n_experts: 4}}}
+models:
+  hybrid: {mix: {mixer: mamba2, depth: 4}}
+match: {value: 60000, tolerance: 0.02}
+tasks:
+  recall: {kind: recall, n_pairs: 4, vocab_size: 64, sequence_length: 32}
+training: {steps: 10}
+axes:
+  model.mix.ratio: [1/4, "1:1"]
+  model.mix.placement: [front, back]
+  model.mix.moe_every: [0, 2]
+  model.mix.depth: [4, 8]
+"""
+
+
+def test_every_option_of_a_mix_is_an_axis_whose_points_have_the_budget_each(tmp_path: Path):
+    path = tmp_path / "mixed.yaml"
+    path.write_text(MIXED)
+    trials = expand(load_sweep(path))
+    assert len({trial_id(t) for t in trials}) == len(trials) == 2**4
+    for trial in trials:
+        share, place, every, depth = trial.axes.values()
+        uses = [use.name for use in parse_pattern(trial.model["pattern"]).uses]
+        mixers, mlps = uses[::2], uses[1::2]
+        assert len(mixers) == len(mlps) == depth
+        attention = depth // (4 if share == "1/4" else 2)
+        assert [i for i, name in enumerate(mixers) if name == "attn"] == [
+            *range(attention if place == "front" else 0),
+            *range(depth - attention if place == "back" else depth, depth),
+        ]
+        assert mlps == (["mlp", "moe"] * (depth // 2) if every else ["mlp"] * depth)
+        config = ModelConfig.from_dict(trial.model)
+        assert trial.mismatch == pytest.approx(bill(config).parameters / 60000 - 1)
+        assert abs(trial.mismatch) <= 0.02
+
+
+def test_every_distinct_model_of_a_sweep_is_named_with_its_point_on_the_axes(tmp_path: Path, load):
+    path = tmp_path / "mixed.yaml"
+    path.write_text(MIXED)
+    models = distinct_models(load_sweep(path, ["axes.training.steps=[1, 2]"]))
+    assert len(models) == 2**4
+    assert models[0].name == "hybrid mix.ratio=1/4 mix.placement=front mix.moe_every=0 mix.depth=4"
+    assert len({model.name for model in models}) == len({model.config.pattern for model in models}) == 2**4
+    assert distinct_models(load("axes.training.steps=[1, 2]")) == matched_models(load())
+    tied_or_not = distinct_models(load("axes.model.tie_embeddings=[true, false]"))
+    assert [model.name for model in tied_or_not] == [
+        f"{name} tie_embeddings={tied}" for name in ("attention", "hybrid") for tied in (True, False)
+    ]
 
 
 def test_expansion_gives_the_same_ids_twice(load):
