@@ -28,7 +28,6 @@ from .cluster import cluster
 from .config import ResourcesConfig, SweepConfig, TrialConfig
 from .deliveries import Deliveries
 from .folders import sweep_folder, sweep_lock
-from .interrupt import Interrupt, noticed
 from .jobs import Job, Observer, is_due, plan, reopen
 from .tracking import SELECT, Tracker
 from .worker import Runner, work
@@ -69,10 +68,10 @@ def run_sweep(
                     deliveries.put(job.folder)  # what an earlier run could not deliver
             due = [job for job in jobs if is_due(job, retry_failed)]
             if due:
-                with noticed() as interrupt, cluster(address):
+                with cluster(address):
                     _check_resources(sweep.resources, may_grow=address is not None)
                     try:
-                        _run(sweep, due, observer, deliveries, runner, interrupt)
+                        _run(sweep, due, observer, deliveries, runner)
                     finally:
                         deliveries.close()  # no thread of ours runs while Ray ends
         finally:
@@ -80,14 +79,7 @@ def run_sweep(
         return deliveries
 
 
-def _run(
-    sweep: SweepConfig,
-    due: list[Job],
-    observer: Observer,
-    deliveries: Deliveries,
-    runner: Runner | None,
-    interrupt: Interrupt,
-) -> None:
+def _run(sweep: SweepConfig, due: list[Job], observer: Observer, deliveries: Deliveries, runner: Runner | None) -> None:
     from ray import tune
 
     from .watch import Watch
@@ -109,7 +101,7 @@ def _run(
             name="tune",
             storage_path=str(scratch),
             verbose=0,
-            callbacks=[Watch(due, observer, deliveries, interrupt)],
+            callbacks=[Watch(due, observer, deliveries)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )

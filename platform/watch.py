@@ -9,16 +9,15 @@ from ray import tune
 
 from .deliveries import Deliveries
 from .folders import read_record, write_record
-from .interrupt import Interrupt
 from .jobs import Job, Observer, failed_record
 
 
 class Watch(tune.Callback):
     """Tells the observer, sees to it that every trial that ends has a record, and passes the record on to MLflow."""
 
-    def __init__(self, jobs: list[Job], observer: Observer, deliveries: Deliveries, interrupt: Interrupt):
+    def __init__(self, jobs: list[Job], observer: Observer, deliveries: Deliveries):
         self.jobs = {str(job.folder): job for job in jobs}
-        self.observer, self.deliveries, self.interrupt = observer, deliveries, interrupt
+        self.observer, self.deliveries = observer, deliveries
         self.begun: dict[str, float] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -26,9 +25,6 @@ class Watch(tune.Callback):
             tune.Callback,
             (),
         )  # Tune keeps a pickle of the experiment to restore it from; we restore from the trials' folders
-
-    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        self.interrupt.check()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         job = self._job(trial)
