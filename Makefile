@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 quickstart: setup  ## sweep nine mixes on a local Ray cluster, print the table, write the frontier (at most 10 minutes)
 	$(BIN)/hybridlab sweep quickstart name=$(SWEEP) $(OVERRIDES)
 
-test: setup  ## run the tests (8 to 12 minutes on 2 cores)
+test: setup  ## run the tests (12 to 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not browser" -n 2 --dist loadfile
 
 test-browser: setup  ## run the dashboard's tests in headless Chromium
