@@ -77,9 +77,6 @@ class DeltaRow(Row):
     def reduced(self) -> DeltaRow:
         return replace(self, B=1, T=min(self.T, 4096), H=2 * (self.groups or 1), groups=self.groups)
 
-    def warm(self) -> DeltaRow:
-        return replace(self, B=1, T=192)
-
     def brief(self) -> DeltaRow:
         return replace(self, T=min(self.T, 512))
 

@@ -88,9 +88,6 @@ class DeltaVectorRow(Row):
     def reduced(self) -> DeltaVectorRow:
         return replace(self, B=1, H=2)
 
-    def warm(self) -> DeltaVectorRow:
-        return replace(self, B=1, T=192)
-
     def brief(self) -> DeltaVectorRow:
         return replace(self, T=min(self.T, 512))
 

@@ -52,9 +52,6 @@ class GatedRow(Row):
         groups = self.case.groups
         return GatedRow(replace(self.case, B=1, T=min(self.case.T, 4096), H=2 * groups if groups else 2))
 
-    def warm(self) -> GatedRow:
-        return GatedRow(replace(self.case, B=1, T=192))
-
     def brief(self) -> GatedRow:
         return type(self)(replace(self.case, T=min(self.case.T, 512)))
 
@@ -86,9 +83,6 @@ class GatedStepRow(GatedRow):
         return None if other is None else (other[0], lambda _: other[1]())
 
     def reduced(self) -> GatedStepRow:
-        return self
-
-    def warm(self) -> GatedStepRow:
         return self
 
 

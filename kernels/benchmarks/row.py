@@ -68,14 +68,10 @@ class Row(ABC):
         """The row with fewer sequences, heads or channels, of which errors against fp64 are taken."""
         return self
 
-    def warm(self) -> Row:
-        """A quick row that compiles the same kernels of this project."""
-        return self
-
     def brief(self) -> Row:
         """The row with fewer tokens, for which a peer compiles the same kernels in little memory."""
         return self
 
     def kernels(self) -> Hashable:
-        """Rows for which this is equal compile the same kernels."""
+        """Rows for which this is equal have peers that compile the same kernels."""
         return self

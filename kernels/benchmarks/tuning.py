@@ -24,16 +24,18 @@ SHARDS = 6
 CROWDED = 3
 """Jobs that what found no memory is tried again with, at once."""
 Job = tuple[Row, int | None]
-"""A row's kernels or, with a number, that shard of its peer's."""
+"""This project's kernels for a row or, with a number, that shard of its peer's."""
 
 
 def compile_all(rows: list[Row], *, peers: bool, report: Callable[[str], None]) -> None:
     """Compile every kernel of every row once; with `peers`, theirs too. What fails is reported and passed over."""
-    distinct = list({(type(row), row.kernels()): row for row in rows}.values())
+    # What a kernel is compiled for may hang on any size, so this project's see the very rows that will be measured.
+    ours = dict.fromkeys(form for row in rows for form in (row, row.reduced()))
+    jobs: list[Job] = [(row, None) for row in ours]
     # A peer's backward kernels may know the batch when they are compiled.
     theirs = {(type(row), row.kernels(), "" if row.forward_only else row.brief().shape): row.brief() for row in rows}
-    jobs: list[Job] = [(row, shard) for shard in range(SHARDS) for row in theirs.values()] if peers else []
-    jobs += [(row.warm(), None) for row in distinct]
+    if peers:
+        jobs += [(row, shard) for shard in range(SHARDS) for row in theirs.values()]
     workers = max(1, (os.cpu_count() or 2) - 2)
     failed = _run_all(jobs, workers)
     crowded = [job for job, reason in failed if "memory" in reason]

@@ -34,11 +34,14 @@ attention's normaliser uses them, and a sum z of keys that goes along with the s
 step (`value_scale`).
 """
 
+# Triton's decorator hides its kernels' types.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+
 import triton
 import triton.language as tl
 
 from .normaliser import inverse_denominators, of_tokens, product
-from .tiles import CHANNEL, NONE, dot, power, scalar_decay
+from .tiles import CHANNEL, NONE, dot, load, power, scalar_decay, store
 
 # What a scan does for the decay's gradient.
 NOTHING, LEAVE, END, EXCHANGE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
@@ -55,6 +58,7 @@ def scan(
     K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TIME: tl.constexpr, STAGES: tl.constexpr,
     EVERY: tl.constexpr, KIND: tl.constexpr, PRECISE: tl.constexpr,
     BACKWARD: tl.constexpr, BY_ROW: tl.constexpr, GRADIENT: tl.constexpr, FACTOR_OF_VALUES: tl.constexpr,
+    ONE_CHUNK: tl.constexpr = False,
 ):  # fmt: skip
     """Run over a segment of `length` tokens; returns the state it ends with, and the sums.
 
@@ -78,12 +82,12 @@ def scan(
     inside = (o_row[:, None] < ROWS) & (o_column[None, :] < COLUMNS)
     part = tl.arange(0, PARTS)
     ROWS_HELD: tl.constexpr = state.shape[0]
-    chunks = tl.cdiv(length, TIME)
+    chunks = 1 if ONE_CHUNK else tl.cdiv(length, TIME)
     for step in tl.range(chunks, num_stages=STAGES):
         i_chunk = chunks - 1 - step if BACKWARD else step
         first = i_chunk * TIME
-        b_key = key.load([first, 0])
-        b_value = value.load([first, first_row])
+        b_key = load(key, first, 0)
+        b_value = load(value, first, first_row)
         dtype = b_value.dtype
         starts_afresh = (i_chunk + 1) % EVERY == 0 or first + TIME >= length
         crossing = tl.zeros([ROWS_HELD], tl.float32)
@@ -106,7 +110,7 @@ def scan(
                         sums_here = saved_sums + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS
                         crossing += tl.load(sums_here + o_row, mask=o_row < ROWS, other=0.0) * sums
         if out is not None:
-            b_query = query.load([first, 0])
+            b_query = load(query, first, 0)
             b_state = state.to(dtype)
             out_t = dot(b_state, tl.trans(b_query)) * scale
             if extra is not None and not FACTOR_OF_VALUES and not PRECISE:  # what of the state dq's two parts cancel
@@ -116,7 +120,7 @@ def scan(
                 channels = fresh + tl.cast(i_chunk, tl.int64) * H * K + o_row
                 tl.store(channels, crossing, mask=o_row < K)
             if scores is not None:
-                b_scores = scores.load([first, 0])
+                b_scores = load(scores, first, 0)
                 out_t += dot(tl.trans(b_value), b_scores if BACKWARD else tl.trans(b_scores)) * scale
             o_k = o_row if BY_ROW else o_column
             keep = power(tl.load(total + i_chunk * H * K + o_k, mask=o_k < K, other=0.0))
@@ -183,5 +187,5 @@ def scan(
                 by_part = tl.sum(tl.reshape(b_companion * out_t, [PARTS, ROWS_HELD // PARTS, TIME]), 1)
                 tl.store(products, by_part, mask=(first + i < length)[None, :] & takes_part)
         if out is not None:
-            out.store([first, first_row], tl.trans(out_t).to(dtype))
+            store(out, first, first_row, tl.trans(out_t).to(dtype))
     return state, sums

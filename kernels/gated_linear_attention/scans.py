@@ -21,7 +21,7 @@ from .launch import Inputs, ceil_div, empty_rows, padded, provide_descriptor_mem
 from .normaliser import extra_of, joined, parted
 from .places import places
 from .scan import PARTS as _PARTS
-from .split import initial_states, segments
+from .split import ahead, initial_states, near, segments, short_segments
 from .value_scale import scaled
 
 correct_bfloat16()
@@ -63,10 +63,11 @@ def run_forward(
         inverse = x.v.new_empty((B, T, H), dtype=torch.float32)
     o = empty_rows(x.v.shape, x.v.dtype, x.v.device)
     q, k, scores, total, group = operands(x, weighted)
-    count, length = segments(x), T
-    if count > 1:
-        length = ceil_div(ceil_div(T, x.tiling.time), count) * x.tiling.time
+    again, count, length = short_segments(x), segments(x), T
+    if max(again, count) > 1:
+        length = ceil_div(ceil_div(T, x.tiling.time), max(again, count)) * x.tiling.time
         count = ceil_div(T, length)
+    if again <= 1 < count:
         initial, initial_sums, final, final_sums = initial_states(
             replace(x, v=scaled(x.v, x.value_scale)),
             k,
@@ -80,12 +81,14 @@ def run_forward(
     else:
         final = x.v.new_empty((x.sequences, H, K, V), dtype=torch.float32) if want_final else None
         final_sums = final.new_empty((x.sequences, H, K)) if final is not None and x.normalize else None
+    whole = count == 1 or again > 1  # states are of whole sequences
     forward_scan[(ceil_div(V, x.tiling.block), x.sequences * count * H)](
-        q, k, x.v, scalar_decay(x), scores, total, initial, o, final if count == 1 else None, x.cu_seqlens,
-        initial_sums, final_sums if count == 1 else None, inverse, x.value_scale, x.skip,
+        q, k, x.v, scalar_decay(x), scores, total, initial, o, final if whole else None, x.cu_seqlens,
+        initial_sums, final_sums if whole else None, inverse, x.value_scale, x.skip,
         x.scale, T, length, count, H,
         strides(q), strides(k), strides(x.v), strides(o), x.decay_strides(), scores_strides(scores),
-        GROUP=group, FULL_K=padded(K), **x.constants(),
+        GROUP=group, FULL_K=padded(K), AHEAD=ahead(x) if again > 1 else 0,
+        NEAR=near(x, length), ONE_CHUNK=length == x.tiling.time < T, **x.constants(),
     )  # fmt: skip
     return o, joined(final, final_sums), inverse
 

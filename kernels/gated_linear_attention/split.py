@@ -18,20 +18,56 @@ from torch import Tensor
 
 from .launch import Inputs, ceil_div, padded, provide_descriptor_memory, strides
 from .places import slot
-from .tiles import CHANNEL, NONE, dot, first_row, power, rows, scalar_decay, segment
+from .tiles import CHANNEL, NONE, dot, first_row, load, power, rows, scalar_decay, segment
 
 PROGRAMS_PER_MULTIPROCESSOR = 2  # that many scans run on one at a time
-SHORTEST = 8  # chunks of a segment: with fewer, passing its state on costs more than it saves
+SHORTEST = 2  # chunks of a segment: with fewer, passing its state on costs more than it saves
+FEWEST = 3  # segments: two read keys and values once more for no gain
+SHORT = 16  # chunks of a sequence whose segments do not pass on their states (`short_segments`)
+NEAR = 8  # chunks of a segment too short for descriptors (`tiles.rows`)
+TILES = 1 << 15  # elements of k and v in shared memory
 
 
 def segments(x: Inputs) -> int:
     """Segments to cut each sequence into: as many as fill the GPU, of at least SHORTEST chunks; 1 if packed."""
     if x.cu_seqlens is not None:
         return 1
-    _, T, H, _, V = x.sizes
-    programs = x.sequences * H * ceil_div(V, x.tiling.block)
-    room = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(x.v.device) // programs
-    return max(1, min(room, ceil_div(T, x.tiling.time) // SHORTEST))
+    count = min(PROGRAMS_PER_MULTIPROCESSOR * room(x), ceil_div(x.sizes[1], x.tiling.time) // SHORTEST)
+    return int(count) if count >= FEWEST else 1
+
+
+def short_segments(x: Inputs) -> int:
+    """Segments to cut each sequence into where it is so short that each had better scan all that came before it once
+    more, for its state alone, than have it passed on: as many as fill the GPU; 1 where it is not, or packed, or in
+    float32, for which two scans in one kernel are too many registers."""
+    chunks = ceil_div(x.sizes[1], x.tiling.time)
+    if x.cu_seqlens is not None or x.normalize or x.v.dtype == torch.float32 or chunks > SHORT:
+        return 1
+    once = room(x)
+    return max(1, min(int(once if once >= 2 else PROGRAMS_PER_MULTIPROCESSOR * once), chunks))
+
+
+def room(x: Inputs) -> float:
+    """How many times a scan by one program a sequence, head and block of values fits onto the GPU."""
+    _, _, H, _, V = x.sizes
+    return multiprocessors(x.v.device) / (x.sequences * H * ceil_div(V, x.tiling.block))
+
+
+def ahead(x: Inputs) -> int:
+    """Tokens that a segment takes at once of what came before it, where the state is all it wants: more than a chunk,
+    as far as shared memory holds k and v twice. A decay per channel comes by chunks, and Mamba-2's step takes too
+    many registers."""
+    *_, K, V = x.sizes
+    if x.kind == "channel" or x.value_scale is not None:
+        return x.tiling.time
+    return max(x.tiling.time, min(4 * x.tiling.time, TILES // (2 * padded(max(K, V)))))
+
+
+def near(x: Inputs, length: int) -> bool:
+    """Whether segments of that many tokens are read by pointers: float32 and Mamba-2's step leave no registers."""
+    if x.v.dtype == torch.float32 or x.value_scale is not None:
+        return False
+    return length < x.sizes[1] and length <= NEAR * x.tiling.time
 
 
 @cache
@@ -65,7 +101,8 @@ def initial_states(
     block = x.tiling.block
     segment_states[(ceil_div(V, block), B * count * H)](
         k, x.v, None if x.kind == "channel" else x.decay, total, states, sums, decays, T, length, count, H,
-        strides(k), strides(x.v), x.decay_strides(), GROUP=group, FULL_K=padded(K), **x.constants(),
+        strides(k), strides(x.v), x.decay_strides(),
+        GROUP=group, FULL_K=padded(K), NEAR=near(x, length), **x.constants(),
     )  # fmt: skip
     final = x.v.new_empty((B, H, K, V), dtype=torch.float32) if want_final else None
     final_sums = x.v.new_empty((B, H, K), dtype=torch.float32) if want_final and x.normalize else None
@@ -86,7 +123,7 @@ def segment_states(
     k, v, decay, total, states, sums, decays, T, segment_length, segments, H, k_strides, v_strides, decay_strides,
     K: tl.constexpr, V: tl.constexpr, GROUP: tl.constexpr,
     TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
-    KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr,
+    KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of V, segments * H). states [segments, H, K, V] from zero, decays [segments, H, K] (log2).
 
@@ -95,8 +132,8 @@ def segment_states(
     first_v = tl.program_id(0) * BLOCK
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
     batch, start, length, sequence = segment(i_segment, None, T, segment_length, segments, VARLEN)
-    k_rows = rows(k, k_strides, batch, start, head // GROUP, length, K, TIME, FULL_K)
-    v_rows = rows(v, v_strides, batch, start, head, length, V, TIME, BLOCK)
+    k_rows = rows(k, k_strides, batch, start, head // GROUP, length, K, TIME, FULL_K, NEAR)
+    v_rows = rows(v, v_strides, batch, start, head, length, V, TIME, BLOCK, NEAR)
     o_v, o_k = first_v + tl.arange(0, BLOCK), tl.arange(0, FULL_K)
     if KIND == CHANNEL:
         total += (slot(sequence, start, T, TIME, VARLEN) * H + head) * K
@@ -107,8 +144,8 @@ def segment_states(
     if sums is not None:
         z = tl.zeros([FULL_K], tl.float32)
     for first in tl.range(0, length, TIME, num_stages=STAGES):
-        b_k = k_rows.load([first, 0])
-        value_t = tl.trans(v_rows.load([first, first_v]))
+        b_k = load(k_rows, first, 0)
+        value_t = tl.trans(load(v_rows, first, first_v))
         if KIND == CHANNEL:
             c = tl.load(total + (first // TIME) * H * K + o_k, mask=o_k < K, other=0.0)
             state *= power(c)[None, :]

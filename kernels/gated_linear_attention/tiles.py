@@ -6,7 +6,7 @@ registers.
 """
 
 # Triton's decorator hides its kernels' types.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
@@ -36,12 +36,50 @@ def rows_at(x, stride, length, WIDTH: tl.constexpr, TIME: tl.constexpr, BLOCK: t
 
 
 @triton.jit
-def rows(x, strides, batch, start, head, length, WIDTH: tl.constexpr, TIME: tl.constexpr, BLOCK: tl.constexpr):
+def rows(
+    x, strides, batch, start, head, length,
+    WIDTH: tl.constexpr, TIME: tl.constexpr, BLOCK: tl.constexpr, NEAR: tl.constexpr = False,
+):  # fmt: skip
     """The rows [length, WIDTH] of one head of x [B, T, H, WIDTH] from token `start` on, as tiles [TIME, BLOCK].
 
-    Loads past the end give 0, stores past the end are dropped.
+    Loads past the end give 0, stores past the end are dropped. NEAR: by pointers, as a descriptor is first
+    written to memory, which short scans wait for.
     """
-    return rows_at(x + first_row(strides, batch, start, head), strides[1], length, WIDTH, TIME, BLOCK)
+    x += first_row(strides, batch, start, head)
+    if NEAR:
+        tile = x + tl.arange(0, TIME)[:, None] * strides[1] + tl.arange(0, BLOCK)[None, :]
+        tiles = (tile, strides[1], length, WIDTH)
+    else:
+        tiles = rows_at(x, strides[1], length, WIDTH, TIME, BLOCK)
+    return tiles
+
+
+@triton.jit
+def load(x, row, column):
+    """The tile of `rows` at this row and column."""
+    if hasattr(x, "load"):
+        values = x.load([row, column])
+    else:
+        pointers, inside = _tile(x, row, column)
+        values = tl.load(pointers, mask=inside, other=0.0)
+    return values
+
+
+@triton.jit
+def store(x, row, column, values):
+    """`values` to the tile of `rows` at this row and column."""
+    if hasattr(x, "store"):
+        x.store([row, column], values)
+    else:
+        pointers, inside = _tile(x, row, column)
+        tl.store(pointers, values, mask=inside)
+
+
+@triton.jit
+def _tile(x, row, column):
+    tile, stride, length, width = x
+    i, j = tl.arange(0, tile.shape[0]), tl.arange(0, tile.shape[1])
+    return tile + (row * stride + column), (row + i < length)[:, None] & (column + j < width)[None, :]
 
 
 @triton.jit

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hybridlab.kernels import gated_linear_attention
 from hybridlab.kernels.gated_linear_attention import split, triton_op
+from hybridlab.kernels.gated_linear_attention.launch import Inputs
 from torch.utils.checkpoint import checkpoint
 
 from .compare import Problem, check, inputs
@@ -66,4 +67,20 @@ def test_a_sequence_split_along_time_gives_the_same(
 ) -> None:
     monkeypatch.setattr(split, "multiprocessors", lambda device: 6)
     monkeypatch.setattr(split, "SHORTEST", 1)
+    monkeypatch.setattr(split, "SHORT", 0)
     check(Problem(kind=kind, T=150, normalize=normalize))
+
+
+@pytest.mark.parametrize("kind", ["none", "head", "token", "channel"])
+@pytest.mark.parametrize("multiprocessors", [12, 4], ids=["one chunk each", "two chunks each"])
+@pytest.mark.parametrize("width", [20, 70])
+def test_segments_that_scan_again_what_came_before_give_the_same(
+    kind: str, multiprocessors: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split, "multiprocessors", lambda device: multiprocessors)
+    p = Problem(kind, T=330, H=1, Hk=1, K=width, V=60, dtype=torch.bfloat16)
+    x = inputs(p)
+    assert split.short_segments(Inputs(x["q"], x["k"], x["v"], x["decay"], p.kind, None, 1.0, None)) == min(
+        multiprocessors, 6
+    )
+    check(p)

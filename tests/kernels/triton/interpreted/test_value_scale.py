@@ -54,9 +54,11 @@ def test_packed_sequences_stay_apart() -> None:
     agree(Problem(**{**vars(SHARED), "T": 150, "cu_seqlens": (0, 1, 34, 98, 150)}))
 
 
-def test_a_sequence_split_along_time_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("short", [0, 16], ids=["states passed on", "scanned again"])
+def test_a_sequence_split_along_time_gives_the_same(short: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split, "multiprocessors", lambda device: 6)
     monkeypatch.setattr(split, "SHORTEST", 1)
+    monkeypatch.setattr(split, "SHORT", short)
     agree(SHARED)
 
 
