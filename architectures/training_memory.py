@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..kernels import LOSS_LOGITS
+from ..kernels import liger_chunk
 from .as_on_gpu import Precision
 from .model_config import ModelConfig
 from .rehearsal import rehearse
@@ -60,6 +60,6 @@ def _loss_bytes(config: ModelConfig, tokens: int, precision: Precision) -> int:
     in fp32, which in bf16 is turned into what is returned when the logits are gone."""
     size = 2 if precision == "bf16" else FP32_BYTES
     head = config.vocab_size * config.d_model
-    logits = size * min(tokens * config.vocab_size, LOSS_LOGITS)
+    logits = size * liger_chunk(tokens, config.d_model, config.vocab_size)[1] * config.vocab_size
     at_the_end = FP32_BYTES * head if precision == "bf16" else 0
     return max(logits + (FP32_BYTES - size) * head, at_the_end)

@@ -21,7 +21,7 @@ from .gated_linear_attention import (
     gated_linear_attention_reference,
     gated_linear_attention_step,
 )
-from .loss import LOSS_LOGITS, UNLABELLED, linear_cross_entropy, linear_cross_entropy_reference
+from .loss import UNLABELLED, liger_chunk, linear_cross_entropy, linear_cross_entropy_reference
 from .normalization import (
     gated_rms_norm,
     gated_rms_norm_reference,
@@ -33,7 +33,6 @@ from .normalization import (
 from .selective_scan import selective_scan, selective_scan_reference, selective_scan_step
 
 __all__ = [
-    "LOSS_LOGITS",
     "OPERATIONS",
     "TOLERANCE",
     "UNLABELLED",
@@ -53,6 +52,7 @@ __all__ = [
     "gated_rms_norm_reference",
     "l2_norm",
     "l2_norm_reference",
+    "liger_chunk",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "long_convolution",

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..architectures import InvalidInput, Operation
-from ..kernels import LOSS_LOGITS
+from ..kernels import liger_chunk
 
 PREFIX, SUFFIX = "rates_", ".json"
 _FOLDER = files("hybridlab.kernels.benchmarks")
@@ -218,14 +218,12 @@ class Rates:
 
     def _loss(self, operation: Operation) -> float:
         """As it was measured, or from its parts: products with a chunk of logits, which are read twice and overwritten
-        once, and the sum of the head's gradient in fp32. (Liger's rule for the chunk, from the logits it may hold.)"""
+        once, and the sum of the head's gradient in fp32."""
         (N, D), V = operation.shapes[0], operation.shapes[1][0]
         whole = next((row for row in self.kernels if row["op"] == "loss"), None)
         if whole is not None:
             return whole["forward_backward_ms"] * 1e-3 * N * D * V / math.prod(_sizes(whole["shape"]).values())
-        budget = -(-LOSS_LOGITS // (N * D))
-        wanted = -(-N // -(-V // (budget * D)))
-        chunk = min(1 << (wanted - 1).bit_length(), N)
+        _, chunk = liger_chunk(N, D, V)
         products = self.matmul.at(chunk, V, D) + self.matmul.at(chunk, D, V) + self.gradient_matmul.at(V, D, chunk)
         passes = self.memory["softmax"].at(6 * chunk * V) + self.memory["pointwise_fp32"].at(8 * V * D)
         return -(-N // chunk) * (products + passes)

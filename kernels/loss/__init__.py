@@ -16,12 +16,11 @@ from torch import Tensor
 from ..backend import Backend, resolve_backend
 from ..checks import require_floating, require_shape
 from .reference import linear_cross_entropy_reference
-from .rows import LOGITS as LOSS_LOGITS
-from .rows import UNLABELLED, linear_cross_entropy_rows
+from .rows import UNLABELLED, liger_chunk, linear_cross_entropy_rows
 
 __all__ = [
-    "LOSS_LOGITS",
     "UNLABELLED",
+    "liger_chunk",
     "linear_cross_entropy",
     "linear_cross_entropy_reference",
     "linear_cross_entropy_rows",

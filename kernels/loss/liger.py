@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..flops import count_flops
 from ..interpreter import correct_bfloat16
-from .rows import LOGITS, UNLABELLED
+from .rows import UNLABELLED, liger_chunk
 
 correct_bfloat16()
 
@@ -52,12 +52,11 @@ def _loss(
     """The loss and, where `learn`, its gradients for hidden and weight (else empty)."""
     from liger_kernel.ops.fused_linear_cross_entropy import fused_linear_cross_entropy_forward
 
-    # Liger holds about this times N x D logits; by its default of one small models would get many tiny chunks.
-    budget = -(-LOGITS // hidden.numel())
+    times, _ = liger_chunk(len(hidden), hidden.shape[1], len(weight))
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         loss, _, _, _, d_hidden, d_weight, _ = fused_linear_cross_entropy_forward(
             hidden.contiguous(), weight.contiguous(), targets, ignore_index=UNLABELLED, reduction="mean", softcap=cap,
-            accum_dtype=torch.float32, compute_gradients=learn, weight_requires_grad=learn, chunk_mem_const=budget,
+            accum_dtype=torch.float32, compute_gradients=learn, weight_requires_grad=learn, chunk_mem_const=times,
         )  # fmt: skip
     if not learn or d_weight is None:
         return loss, hidden.new_empty(0), weight.new_empty(0)

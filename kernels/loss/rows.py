@@ -13,6 +13,17 @@ LOGITS = 1 << 26
 """Logits that are held at a time (256 MiB in fp32)."""
 
 
+def liger_chunk(N: int, D: int, V: int) -> tuple[int, int]:
+    """Liger's chunk: how many times N x D logits it is told to hold, and the rows it then takes at once.
+
+    By its default of once, small models would get many tiny chunks. Rows are rounded up to a power of two, so that up
+    to twice LOGITS are held.
+    """
+    times = -(-LOGITS // (N * D))
+    rows = -(-N // -(-V // (times * D)))
+    return times, min(1 << (rows - 1).bit_length(), N)
+
+
 def linear_cross_entropy_rows(
     hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, cap: float | None
 ) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
-from hybridlab.kernels import linear_cross_entropy, linear_cross_entropy_reference
-from hybridlab.kernels.loss import liger
+from hybridlab.kernels import liger_chunk, linear_cross_entropy, linear_cross_entropy_reference
+from hybridlab.kernels.loss import liger, rows
 
 from ...agreement import outputs_and_gradients
 from ...tolerances import relative_error
@@ -35,10 +37,27 @@ def errors(tensors, targets, **options):
 @pytest.mark.parametrize("logits", [1 << 26, 1], ids=["one chunk", "small chunks"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_equals_reference_in_value_and_gradients(dtype, logits, monkeypatch):
-    monkeypatch.setattr(liger, "LOGITS", logits)
+    monkeypatch.setattr(rows, "LOGITS", logits)
     for options in ({}, {"scale": 0.3}):
         worst = errors(*draw(dtype), **options)
         assert max(worst.values()) <= TOLERANCE[dtype], worst
+
+
+def test_the_logits_held_at_a_time_are_as_told(monkeypatch):
+    monkeypatch.setattr(rows, "LOGITS", 1000)
+    tensors, targets = draw()
+    (N, D), V = tensors["hidden"].shape, len(tensors["weight"])
+    module, held = importlib.import_module("liger_kernel.ops.fused_linear_cross_entropy"), []
+    kernel = module.liger_cross_entropy_kernel
+
+    class Launched:
+        def __getitem__(self, grid):
+            held.append(grid[0])  # a program a row
+            return kernel[grid]
+
+    monkeypatch.setattr(module, "liger_cross_entropy_kernel", Launched())
+    linear_cross_entropy(tensors["hidden"].requires_grad_(), tensors["weight"], targets, backend="triton")
+    assert max(held) == liger_chunk(N, D, V)[1] < N
 
 
 def test_under_autocast_gradients_come_back_in_the_parameters_dtype():
