@@ -149,8 +149,8 @@ def _stepper(model: HybridModel, batch_size: int) -> Callable[[], None]:
 
 def recorded(gpu: str) -> list[dict[str, Any]]:
     """Steps that were measured on a GPU when its rates were: ``model``, ``batch_size``, ``length``,
-    ``measured_seconds``, ``measured_peak_bytes``, ``measured_device_seconds``; ``first_of_process`` where the peak holds
-    the library's workspaces (`_allocate_workspaces`) too."""
+    ``measured_seconds``, ``measured_peak_bytes``, ``measured_device_seconds``; ``first_of_process`` where the peak also
+    holds the library's workspaces (`_allocate_workspaces`)."""
     return json.loads((files("hybridlab.kernels.benchmarks") / f"steps_{gpu}.json").read_text())["rows"]
 
 

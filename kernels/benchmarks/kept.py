@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-Name = tuple[str, str]
-"""A row's operation and shape."""
+Name = tuple[str, str, bool]
+"""A row's operation, its shape, and whether it has no backward pass."""
 UNASKED = "not measured"
 """A row's peer where peers were left out; None where it has none."""
 
 
 class NotResumable(ValueError):
     """A file that a run cannot go on with: one line that says why."""
+
+
+def name_of(row: dict[str, Any]) -> Name:
+    """A measured row's name."""
+    return row["op"], row["shape"], row.get("forward_backward_ms") is None
 
 
 def read(path: Path, machine: dict[str, str], *, peers: bool) -> dict[Name, dict[str, Any]]:
@@ -25,7 +30,7 @@ def read(path: Path, machine: dict[str, str], *, peers: bool) -> dict[Name, dict
         return {}
     try:
         result = json.loads(path.read_text())
-        rows = {(row["op"], row["shape"]): row for row in result["rows"]}
+        rows = {name_of(row): row for row in result["rows"]}
         of = {name: result[name] for name in machine}
     except (ValueError, KeyError, TypeError) as error:
         raise NotResumable(f"{path} is not a result of `hybridlab bench kernels`: {error}") from error

@@ -38,7 +38,12 @@ class Row(ABC):
     @property
     @abstractmethod
     def shape(self) -> str:
-        """The shape as text, "B8 T4096 D2048"; with `op` it names the row."""
+        """The shape as text, "B8 T4096 D2048"."""
+
+    @property
+    def name(self) -> tuple[str, str, bool]:
+        """The operation, the shape, and whether there is no backward pass: what tells it from every other row."""
+        return self.op, self.shape, self.forward_only or self.is_step
 
     @abstractmethod
     def inputs(self, device: str, seed: int = 0) -> Inputs:

@@ -41,8 +41,8 @@ def run_benchmarks(
     here = machine()
     done = kept.read(resume, here, peers=peers) if resume is not None else {}
     rows = list(rows)
-    order = {(row.op, row.shape): place for place, row in enumerate(rows)}
-    chosen = [row for row in rows if (wanted is None or row.op in wanted) and (row.op, row.shape) not in done]
+    order = {row.name: place for place, row in enumerate(rows)}
+    chosen = [row for row in rows if (wanted is None or row.op in wanted) and row.name not in done]
     started = time.perf_counter()
     compile_all(chosen, peers=peers, report=report)
     report(f"compiled in {time.perf_counter() - started:.0f} s")
@@ -57,7 +57,7 @@ def run_benchmarks(
             measured = {"op": row.op, "shape": row.shape, "failed": f"{type(error).__name__}: {error}"[:500]}
             report(f"{row.op} {row.shape} failed: {measured['failed']}")
         result["rows"].append(measured)
-        result["rows"].sort(key=lambda row: order.get((row["op"], row["shape"]), len(order)))
+        result["rows"].sort(key=lambda row: order.get(kept.name_of(row), len(order)))
         torch.cuda.empty_cache()
         if save is not None:
             save(result)
@@ -118,7 +118,7 @@ def side(row: Row, x: Inputs, call: Call) -> dict[str, float | None]:
     incoming = torch.randn_like(forward())
 
     def both() -> object:
-        return torch.autograd.grad(call(x), leaves, incoming)
+        return torch.autograd.grad(call(x), leaves, incoming, allow_unused=True)  # a peer may lack one of the inputs
 
     times = {"forward_ms": milliseconds(forward), "forward_backward_ms": milliseconds(both)}
     return {**times, "peak_mib": peak_mib(both), "host_ms": host_milliseconds(both)}

@@ -38,7 +38,7 @@ def compile_all(rows: list[Row], *, peers: bool, report: Callable[[str], None]) 
         jobs += [(row, shard) for shard in range(SHARDS) for row in theirs.values()]
     workers = max(1, (os.cpu_count() or 2) - 2)
     failed = _run_all(jobs, workers)
-    crowded = [job for job, reason in failed if "memory" in reason]
+    crowded = [job for job, reason in failed if "memory" in reason or "ALLOC_FAILED" in reason]
     failed = [(job, reason) for job, reason in failed if job not in crowded]
     for _, reason in failed + _run_all(crowded, min(workers, CROWDED)):
         report(reason)
@@ -110,9 +110,19 @@ def only_compiling(shard: int) -> Iterator[None]:
 
 @contextmanager
 def quick_tuning() -> Iterator[None]:
-    """Within it Triton's autotuner times each variant for 10 and 40 ms instead of 25 and 100."""
+    """Within it Triton's autotuner times each variant for 10 and 40 ms instead of 25 and 100, and tunes each kernel anew:
+    what is best for the sequence that it was first called with, as short as that may be, is not for every other."""
     from triton.runtime.autotuner import Autotuner
     from triton.testing import do_bench
 
-    with patch.object(Autotuner, "do_bench", partial(do_bench, warmup=10, rep=40)):
+    run, met = Autotuner.run, set()
+
+    def anew(tuner: Any, *args: Any, **kwargs: Any) -> Any:
+        if tuner not in met:
+            met.add(tuner)
+            tuner.cache.clear()
+        return run(tuner, *args, **kwargs)
+
+    quick = partial(do_bench, warmup=10, rep=40)
+    with patch.object(Autotuner, "do_bench", quick), patch.object(Autotuner, "run", anew):
         yield

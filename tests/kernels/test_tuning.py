@@ -94,3 +94,13 @@ def test_quick_tuning_leaves_a_peer_its_own_way_of_timing_afterwards(tuner, monk
         tuner.do_bench(lambda: None, quantiles=(0.5,))
     assert spent == [{"warmup": 10, "rep": 40, "quantiles": (0.5,)}]
     assert vars(Autotuner)["do_bench"] is before
+
+
+def test_each_row_tunes_its_peers_kernels_anew_and_once(tuner, monkeypatch):
+    timed = []
+    monkeypatch.setattr(Autotuner, "_bench", lambda tuner, *args, config, **meta: [timed.append(config) or 1.0] * 3)
+    for row in (1, 2):
+        with tuning.quick_tuning():
+            tuner.run(1)
+            tuner.run(1)
+        assert len(timed) == row * len(tuner.configs)
