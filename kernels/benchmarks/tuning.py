@@ -110,8 +110,8 @@ def only_compiling(shard: int) -> Iterator[None]:
 
 @contextmanager
 def quick_tuning() -> Iterator[None]:
-    """Within it Triton's autotuner times each variant for 10 and 40 ms instead of 25 and 100, and tunes each kernel anew:
-    what is best for the sequence that it was first called with, as short as that may be, is not for every other."""
+    """Within it Triton's autotuner times each variant for 10 and 40 ms instead of 25 and 100, and does so anew: what
+    is best for the sequence that it was first called with, as short as that may be, is not for every other."""
     from triton.runtime.autotuner import Autotuner
     from triton.testing import do_bench
 

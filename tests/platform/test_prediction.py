@@ -79,17 +79,17 @@ def off() -> dict[tuple[str, int], Off]:
     return found
 
 
-def test_steps_are_predicted_within_15_percent_but_for_one(off):
-    """RWKV-6's of the smaller batch wait for the host, which took longer in the step than layer by layer."""
-    assert {key for key, one in off.items() if abs(one.seconds) > 0.15} <= {("rwkv6", 4)}
-    assert abs(off["rwkv6", 4].seconds) <= 0.21
+def test_steps_are_predicted_within_15_percent_but_for_two(off):
+    """These, of the smaller batch, wait for the host, which took longer in the step than layer by layer."""
+    assert {key for key, one in off.items() if abs(one.seconds) > 0.15} <= {("rwkv6", 4), ("linear", 4)}
+    assert max(abs(one.seconds) for one in off.values()) <= 0.21
 
 
-def test_steps_that_the_gpu_is_the_limit_of_are_predicted_within_8_percent(off):
-    assert max(abs(one.seconds) for (_, batch_size), one in off.items() if batch_size == 8) <= 0.08
+def test_steps_that_the_gpu_is_the_limit_of_are_predicted_within_6_percent(off):
+    assert max(abs(one.seconds) for (_, batch_size), one in off.items() if batch_size == 8) <= 0.06
 
 
-@pytest.mark.parametrize(("batch_size", "bound"), [(4, 0.06), (8, 0.115)])
+@pytest.mark.parametrize(("batch_size", "bound"), [(4, 0.061), (8, 0.1)])
 def test_the_work_of_the_gpu_is_predicted(batch_size, bound, off):
     assert max(abs(one.device) for (_, size), one in off.items() if size == batch_size) <= bound
 
