@@ -24,7 +24,7 @@ class Configuration:
     group: int = 1
     normalize: bool = False
     value_scale: bool = False
-    short: bool = False
+    tokens: int | None = None
     slow: bool = False
 
     @property
@@ -32,7 +32,7 @@ class Configuration:
         group = f" G{self.group}" if self.group > 1 else ""
         extra = ("+bonus" if self.bonus else "") + ("+normaliser" if self.normalize else "")
         extra += "+value_scale" if self.value_scale else ""
-        extra += "+short" if self.short else ""
+        extra += f" T{self.tokens}" if self.tokens else ""
         return f"{self.kind}{extra} {str(self.dtype)[6:]} K{self.K} V{self.V}{group}"
 
     def launches(self) -> dict[str, Launch]:
@@ -43,7 +43,7 @@ class Configuration:
             "group": self.group,
             "normalize": self.normalize,
             "value_scale": self.value_scale,
-            "short": self.short,
+            "tokens": self.tokens,
         }
         for launch in launches_of(self.kind, self.dtype, self.K, self.V, **options):
             roles = {0: " keys", 1: " values"}.get(launch.arguments.get("ROLES", 2), "")
@@ -56,14 +56,17 @@ CONFIGURATIONS = (
     *(Configuration(kind) for kind in ("none", "head", "token", "channel")),
     Configuration("token", V=64, group=16),
     Configuration("token", V=64, group=16, value_scale=True),
-    Configuration("token", V=64, group=16, value_scale=True, short=True),
-    *(Configuration("token", K=width, V=width, short=True) for width in (64, 128)),
+    *(Configuration("token", K=width, V=width, tokens=T) for width in (64, 128) for T in (512, 4096)),
+    Configuration("token", V=64, group=16, value_scale=True, tokens=512),
     Configuration("none", normalize=True),
     *(Configuration("none", K=width, V=width, normalize=True, slow=True) for width in (64, 256)),
     *(Configuration("token", torch.float32, K, K, normalize=True, slow=True) for K in (64, 128)),
     Configuration("token", V=64, slow=True),
     Configuration("channel", bonus=True, slow=True),
-    *(Configuration("none", K=width, V=width, short=True, slow=True) for width in (64, 128, 256)),
+    *(Configuration(kind, tokens=T, slow=True) for kind in ("none", "head", "channel") for T in (512, 4096)),
+    *(Configuration("token", K=256, V=256, tokens=T, slow=True) for T in (512, 4096)),
+    *(Configuration(kind, torch.float32, 64, 64, tokens=4096, slow=True) for kind in ("token", "channel")),
+    Configuration("none", normalize=True, tokens=4096, slow=True),
     *(Configuration(kind, K=64, V=64, slow=True) for kind in ("none", "head", "token", "channel")),
     *(Configuration(kind, K=256, V=256, slow=True) for kind in ("token", "channel")),
     *(Configuration(kind, torch.float32, 64, 64, slow=True) for kind in ("token", "channel")),

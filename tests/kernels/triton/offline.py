@@ -106,10 +106,11 @@ def launches_of(
     group: int = 1,
     normalize: bool = False,
     value_scale: bool = False,
-    short: bool = False,
+    tokens: int | None = None,
 ) -> list[Launch]:
-    """Every kernel of one forward and backward pass, without initial state; `short`: of a few chunks' forward pass."""
-    B, T, H = (1, 512, 16) if short else (2, 4096, 16)
+    """Every kernel of one forward and backward pass, without initial state; `tokens`: of the forward pass of one
+    sequence of so many, which is split along time."""
+    B, T, H = (2, 4096, 16) if tokens is None else (1, tokens, 4 * group)
 
     def tensor(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -124,9 +125,10 @@ def launches_of(
         more |= {"value_scale": tensor(B, T, H, dtype=torch.float32), "skip": tensor(H, dtype=torch.float32)}
     x = Inputs(q, k, v, decay, kind, u, 0.125, None, **more)  # pyright: ignore[reportArgumentType]
     with recorded() as launches:
-        if short:
+        if tokens is not None:
+            run = channel.run_channel_forward if kind == "channel" else scans.run_forward
             with patch.object(split, "multiprocessors", lambda device: 132):
-                scans.run_forward(x, None, False)
+                run(x, None, True)
         elif kind == "channel":
             weighted = channel.run_channel_forward(x, None, False)[2]
             channel.run_channel_backward(x, None, tensor(B, T, H, V), None, weighted)
