@@ -217,12 +217,17 @@ class Rates:
         return max(grid.at(M, N, K), self.memory["pointwise"].at(moved))
 
     def _loss(self, operation: Operation) -> float:
-        """As it was measured, or from its parts: products with a chunk of logits, which are read twice and overwritten
-        once, and the sum of the head's gradient in fp32."""
+        """From its parts, by as much more or less as these are off where the loss itself was measured."""
         (N, D), V = operation.shapes[0], operation.shapes[1][0]
         whole = next((row for row in self.kernels if row["op"] == "loss"), None)
-        if whole is not None:
-            return whole["forward_backward_ms"] * 1e-3 * N * D * V / math.prod(_sizes(whole["shape"]).values())
+        if whole is None:
+            return self._parts_of_loss(N, D, V)
+        measured, sizes = whole["forward_backward_ms"] * 1e-3, _sizes(whole["shape"])
+        return measured * self._parts_of_loss(N, D, V) / self._parts_of_loss(sizes["N"], sizes["D"], sizes["V"])
+
+    def _parts_of_loss(self, N: int, D: int, V: int) -> float:
+        """Products with a chunk of logits, which are read twice and overwritten once, and the sum of the head's
+        gradient in fp32."""
         _, chunk = liger_chunk(N, D, V)
         products = self.matmul.at(chunk, V, D) + self.matmul.at(chunk, D, V) + self.gradient_matmul.at(V, D, chunk)
         passes = self.memory["softmax"].at(6 * chunk * V) + self.memory["pointwise_fp32"].at(8 * V * D)

@@ -25,6 +25,8 @@ from .prediction import training_time
 from .report import human, human_bytes
 
 BATCH_SIZE, LENGTH = 4, 2048
+WORKSPACES = 2 * (32 << 20)
+"""Bytes that PyTorch gives cuBLAS on a Hopper GPU, once a process: 32 MiB for each of the two passes' threads."""
 WARM, ROUNDS, TIMED = 3, 3, 7
 """Steps before a measurement, and of each of its rounds, whose median counts."""
 MODELS: dict[str, ModelConfig] = {
@@ -108,7 +110,7 @@ def measure_step(config: ModelConfig, batch_size: int = BATCH_SIZE) -> tuple[flo
 
 
 def _allocate_workspaces() -> None:
-    """What the library of matrix products allocates once for each of the two passes' threads, and no model's is."""
+    """WORKSPACES, which are no model's."""
     x = torch.ones(64, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     (x @ x).sum().backward()
 
@@ -150,7 +152,7 @@ def _stepper(model: HybridModel, batch_size: int) -> Callable[[], None]:
 def recorded(gpu: str) -> list[dict[str, Any]]:
     """Steps that were measured on a GPU when its rates were: ``model``, ``batch_size``, ``length``,
     ``measured_seconds``, ``measured_peak_bytes``, ``measured_device_seconds``; ``first_of_process`` where the peak also
-    holds the library's workspaces (`_allocate_workspaces`)."""
+    holds WORKSPACES."""
     return json.loads((files("hybridlab.kernels.benchmarks") / f"steps_{gpu}.json").read_text())["rows"]
 
 

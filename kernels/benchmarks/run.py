@@ -56,8 +56,8 @@ def run_benchmarks(
         except Exception as error:
             measured = {"op": row.op, "shape": row.shape, "failed": f"{type(error).__name__}: {error}"[:500]}
             report(f"{row.op} {row.shape} failed: {measured['failed']}")
-        result["rows"].append(measured)
-        result["rows"].sort(key=lambda row: order.get(kept.name_of(row), len(order)))
+        done[row.name] = measured
+        result["rows"] = [done[name] for name in sorted(done, key=lambda name: order.get(name, len(order)))]
         torch.cuda.empty_cache()
         if save is not None:
             save(result)

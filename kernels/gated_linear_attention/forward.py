@@ -22,7 +22,7 @@ def forward_scan(
     ONE_CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of V, segments * H). initial, final: [segments, H, K, V] or None; with AHEAD of whole sequences,
-    and every segment first scans what came before it, AHEAD tokens at once, for its state alone (`short_segments`).
+    and every segment first scans what came before it, AHEAD tokens at once, for its state alone (`split.cut`).
 
     value_scale [B, T, H], skip [H]: both or None.
     With the normaliser (else None): inverse [B, T, H], 1 / den; initial_sums, final_sums: z [segments, H, K].

@@ -21,7 +21,7 @@ from .launch import Inputs, ceil_div, empty_rows, padded, provide_descriptor_mem
 from .normaliser import extra_of, joined, parted
 from .places import places
 from .scan import PARTS as _PARTS
-from .split import ahead, initial_states, near, segments, short_segments
+from .split import cut, initial_states
 from .value_scale import scaled
 
 correct_bfloat16()
@@ -63,32 +63,22 @@ def run_forward(
         inverse = x.v.new_empty((B, T, H), dtype=torch.float32)
     o = empty_rows(x.v.shape, x.v.dtype, x.v.device)
     q, k, scores, total, group = operands(x, weighted)
-    again, count, length = short_segments(x), segments(x), T
-    if max(again, count) > 1:
-        length = ceil_div(ceil_div(T, x.tiling.time), max(again, count)) * x.tiling.time
-        count = ceil_div(T, length)
-    if again <= 1 < count:
+    pieces = cut(x)
+    if pieces.passes_states_on:
+        value = replace(x, v=scaled(x.v, x.value_scale))
         initial, initial_sums, final, final_sums = initial_states(
-            replace(x, v=scaled(x.v, x.value_scale)),
-            k,
-            total,
-            group,
-            (initial, initial_sums),
-            count,
-            length,
-            want_final,
+            value, k, total, group, (initial, initial_sums), pieces, want_final
         )
     else:
         final = x.v.new_empty((x.sequences, H, K, V), dtype=torch.float32) if want_final else None
         final_sums = final.new_empty((x.sequences, H, K)) if final is not None and x.normalize else None
-    whole = count == 1 or again > 1  # states are of whole sequences
-    forward_scan[(ceil_div(V, x.tiling.block), x.sequences * count * H)](
-        q, k, x.v, scalar_decay(x), scores, total, initial, o, final if whole else None, x.cu_seqlens,
-        initial_sums, final_sums if whole else None, inverse, x.value_scale, x.skip,
-        x.scale, T, length, count, H,
+    left = (None, None) if pieces.passes_states_on else (final, final_sums)
+    forward_scan[(ceil_div(V, x.tiling.block), x.sequences * pieces.count * H)](
+        q, k, x.v, scalar_decay(x), scores, total, initial, o, left[0], x.cu_seqlens,
+        initial_sums, left[1], inverse, x.value_scale, x.skip, x.scale, T, pieces.length, pieces.count, H,
         strides(q), strides(k), strides(x.v), strides(o), x.decay_strides(), scores_strides(scores),
-        GROUP=group, FULL_K=padded(K), AHEAD=ahead(x) if again > 1 else 0,
-        NEAR=near(x, length), ONE_CHUNK=length == x.tiling.time < T, **x.constants(),
+        GROUP=group, FULL_K=padded(K), AHEAD=pieces.ahead, NEAR=pieces.near,
+        ONE_CHUNK=pieces.count > 1 and pieces.length == x.tiling.time, **x.constants(),
     )  # fmt: skip
     return o, joined(final, final_sums), inverse
 

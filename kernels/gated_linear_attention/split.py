@@ -1,7 +1,8 @@
 """The split along T: with too few heads and sequences to fill the GPU, segments of a sequence are scanned at once.
 
 1. `segment_states`: every segment's state from a zero start, and its decay. 2. `carry_states`: one short scan over
-these gives each segment's true initial state. 3. The forward scan then runs on all segments side by side.
+these gives each segment's true initial state. 3. The forward scan then runs on all segments side by side. Where a
+sequence is short each segment scans what came before it itself, and 3 is all.
 """
 
 # Triton's decorator hides its kernels' types.
@@ -9,6 +10,7 @@ these gives each segment's true initial state. 3. The forward scan then runs on 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -23,51 +25,64 @@ from .tiles import CHANNEL, NONE, dot, first_row, load, power, rows, scalar_deca
 PROGRAMS_PER_MULTIPROCESSOR = 2  # that many scans run on one at a time
 SHORTEST = 2  # chunks of a segment: with fewer, passing its state on costs more than it saves
 FEWEST = 3  # segments: two read keys and values once more for no gain
-SHORT = 16  # chunks of a sequence whose segments do not pass on their states (`short_segments`)
+SHORT = 16  # chunks of a sequence whose segments scan again what came before
 NEAR = 8  # chunks of a segment too short for descriptors (`tiles.rows`)
 TILES = 1 << 15  # elements of k and v in shared memory
 
 
-def segments(x: Inputs) -> int:
-    """Segments to cut each sequence into: as many as fill the GPU, of at least SHORTEST chunks; 1 if packed."""
+@dataclass(frozen=True)
+class Cut:
+    """How the forward pass cuts each sequence along T."""
+
+    count: int
+    """Segments."""
+    length: int
+    """Tokens of a segment, but for the last."""
+    ahead: int = 0
+    """Tokens that a segment takes at once of what came before it, for its own initial state; 0 where states are passed
+    on (`initial_states`)."""
+    near: bool = False
+    """Whether segments are read by pointers."""
+
+    @property
+    def passes_states_on(self) -> bool:
+        """Whether `initial_states` is needed."""
+        return self.count > 1 and not self.ahead
+
+
+def cut(x: Inputs) -> Cut:
+    """As many segments as fill the GPU; packed sequences are not cut."""
+    _, T, H, _, V = x.sizes
     if x.cu_seqlens is not None:
-        return 1
-    count = min(PROGRAMS_PER_MULTIPROCESSOR * room(x), ceil_div(x.sizes[1], x.tiling.time) // SHORTEST)
-    return int(count) if count >= FEWEST else 1
+        return Cut(1, T)
+    chunks = ceil_div(T, x.tiling.time)
+    # How many times a scan by one program a sequence, head and block of values fits onto the GPU.
+    room = multiprocessors(x.v.device) / (x.sequences * H * ceil_div(V, x.tiling.block))
+    # A short sequence's segments had better scan all that came before them once more, for its state alone, than have it
+    # passed on. In float32 two scans in one kernel are too many registers.
+    if chunks <= SHORT and not x.normalize and x.v.dtype != torch.float32:
+        count = min(int(room if room >= 2 else PROGRAMS_PER_MULTIPROCESSOR * room), chunks)
+        return _of_segments(x, count, _ahead(x)) if count > 1 else Cut(1, T)
+    count = int(min(PROGRAMS_PER_MULTIPROCESSOR * room, chunks // SHORTEST))
+    return _of_segments(x, count, 0) if count >= FEWEST else Cut(1, T)
 
 
-def short_segments(x: Inputs) -> int:
-    """Segments to cut each sequence into where it is so short that each had better scan all that came before it once
-    more, for its state alone, than have it passed on: as many as fill the GPU; 1 where it is not, or packed, or in
-    float32, for which two scans in one kernel are too many registers."""
-    chunks = ceil_div(x.sizes[1], x.tiling.time)
-    if x.cu_seqlens is not None or x.normalize or x.v.dtype == torch.float32 or chunks > SHORT:
-        return 1
-    once = room(x)
-    return max(1, min(int(once if once >= 2 else PROGRAMS_PER_MULTIPROCESSOR * once), chunks))
+def _of_segments(x: Inputs, count: int, ahead: int) -> Cut:
+    """About `count` segments of whole chunks; pointers for the short ones, if float32 or Mamba-2's step leave registers
+    for them."""
+    T, time = x.sizes[1], x.tiling.time
+    length = ceil_div(ceil_div(T, time), count) * time
+    near = length <= NEAR * time and x.v.dtype != torch.float32 and x.value_scale is None
+    return Cut(ceil_div(T, length), length, ahead, near)
 
 
-def room(x: Inputs) -> float:
-    """How many times a scan by one program a sequence, head and block of values fits onto the GPU."""
-    _, _, H, _, V = x.sizes
-    return multiprocessors(x.v.device) / (x.sequences * H * ceil_div(V, x.tiling.block))
-
-
-def ahead(x: Inputs) -> int:
-    """Tokens that a segment takes at once of what came before it, where the state is all it wants: more than a chunk,
-    as far as shared memory holds k and v twice. A decay per channel comes by chunks, and Mamba-2's step takes too
-    many registers."""
+def _ahead(x: Inputs) -> int:
+    """More than a chunk, as the state is all that is wanted, as far as shared memory holds k and v twice. A decay per
+    channel comes by chunks, and Mamba-2's step takes too many registers."""
     *_, K, V = x.sizes
     if x.kind == "channel" or x.value_scale is not None:
         return x.tiling.time
     return max(x.tiling.time, min(4 * x.tiling.time, TILES // (2 * padded(max(K, V)))))
-
-
-def near(x: Inputs, length: int) -> bool:
-    """Whether segments of that many tokens are read by pointers: float32 and Mamba-2's step leave no registers."""
-    if x.v.dtype == torch.float32 or x.value_scale is not None:
-        return False
-    return length < x.sizes[1] and length <= NEAR * x.tiling.time
 
 
 @cache
@@ -82,8 +97,7 @@ def initial_states(
     total: Tensor | None,
     group: int,
     initial: tuple[Tensor | None, Tensor | None],
-    count: int,
-    length: int,
+    pieces: Cut,
     want_final: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Each segment's initial state [B * count, H, K, V] and z [B * count, H, K], and if wanted the final ones of B.
@@ -94,15 +108,15 @@ def initial_states(
     of k. `carry_states` takes z as states of one column.
     """
     provide_descriptor_memory(x.v.device)
-    B, T, H, K, V = x.sizes
+    (B, T, H, K, V), count = x.sizes, pieces.count
     states = x.v.new_empty((B * count, H, K, V), dtype=torch.float32)
     decays = x.v.new_empty((B * count, H, K), dtype=torch.float32)
     sums = torch.empty_like(decays) if x.normalize else None
     block = x.tiling.block
     segment_states[(ceil_div(V, block), B * count * H)](
-        k, x.v, None if x.kind == "channel" else x.decay, total, states, sums, decays, T, length, count, H,
+        k, x.v, None if x.kind == "channel" else x.decay, total, states, sums, decays, T, pieces.length, count, H,
         strides(k), strides(x.v), x.decay_strides(),
-        GROUP=group, FULL_K=padded(K), NEAR=near(x, length), **x.constants(),
+        GROUP=group, FULL_K=padded(K), NEAR=pieces.near, **x.constants(),
     )  # fmt: skip
     final = x.v.new_empty((B, H, K, V), dtype=torch.float32) if want_final else None
     final_sums = x.v.new_empty((B, H, K), dtype=torch.float32) if want_final and x.normalize else None

@@ -57,7 +57,7 @@ def rows(
 @triton.jit
 def load(x, row, column):
     """The tile of `rows` at this row and column."""
-    if hasattr(x, "load"):
+    if hasattr(x, "load"):  # a descriptor, not pointers
         values = x.load([row, column])
     else:
         pointers, inside = _tile(x, row, column)
@@ -68,7 +68,7 @@ def load(x, row, column):
 @triton.jit
 def store(x, row, column, values):
     """`values` to the tile of `rows` at this row and column."""
-    if hasattr(x, "store"):
+    if hasattr(x, "store"):  # a descriptor, not pointers
         x.store([row, column], values)
     else:
         pointers, inside = _tile(x, row, column)

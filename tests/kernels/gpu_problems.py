@@ -65,7 +65,7 @@ class Shortfall:
     dtype: torch.dtype
     quantity: str
     decay: str
-    """The problems: a word of their names, or "" for all."""
+    """The problems: a word of their names."""
     bound: float
     why: str
 
@@ -87,7 +87,7 @@ SHORTFALLS = (
         "gated linear attention head",
         BF16,
         "ddecay",
-        "",
+        "packed",
         5e-2,
         "one number a head, a sum over tokens that cancels",
     ),

@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,8 +58,6 @@ class Off:
     seconds: float
     peak: float
     device: float
-    first_of_process: bool
-    """Its measured peak holds the workspaces of the library of matrix products too."""
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +67,13 @@ def off() -> dict[tuple[str, int], Off]:
     for row in step_benchmark.recorded("h100"):
         config, sizes = step_benchmark.MODELS[row["model"]], (row["batch_size"], row["length"])
         time = training_time(config, load_rates("h100"), batch_size=sizes[0], length=sizes[1])
-        peak = bill(config).training_memory(*sizes).peak
+        peak = bill(config).training_memory(*sizes).peak + step_benchmark.WORKSPACES * row.get(
+            "first_of_process", False
+        )
         found[row["model"], row["batch_size"]] = Off(
             time.seconds / row["measured_seconds"] - 1,
             peak / row["measured_peak_bytes"] - 1,
             time.device / row["measured_device_seconds"] - 1,
-            row.get("first_of_process", False),
         )
     assert set(found) == {(model, size) for model in step_benchmark.MODELS for size in (4, 8)}
     return found
@@ -89,14 +89,25 @@ def test_steps_that_the_gpu_is_the_limit_of_are_predicted_within_6_percent(off):
     assert max(abs(one.seconds) for (_, batch_size), one in off.items() if batch_size == 8) <= 0.06
 
 
-@pytest.mark.parametrize(("batch_size", "bound"), [(4, 0.061), (8, 0.1)])
+@pytest.mark.parametrize(("batch_size", "bound"), [(4, 0.06), (8, 0.1)])
 def test_the_work_of_the_gpu_is_predicted(batch_size, bound, off):
     assert max(abs(one.device) for (_, size), one in off.items() if size == batch_size) <= bound
 
 
 def test_predicted_peak_memory_is_within_1_percent_of_the_measured(off):
-    assert max(abs(one.peak) for one in off.values() if not one.first_of_process) <= 0.01
-    assert max(abs(one.peak) for one in off.values() if one.first_of_process) <= 0.025
+    assert max(abs(one.peak) for one in off.values()) <= 0.01
+
+
+def test_the_loss_takes_what_was_measured_and_elsewhere_as_much_more_as_its_parts():
+    def seconds(rates, N, D, V):
+        return rates._loss(SimpleNamespace(shapes=[(N, D), (V, D)]))
+
+    known = load_rates("h100").measured
+    parts = Rates(known)
+    measured = Rates(known, [{"op": "loss", "shape": "N8192 D1024 V50304", "forward_backward_ms": 7.0}])
+    assert seconds(measured, 8192, 1024, 50304) == pytest.approx(7e-3)
+    more = 7e-3 / seconds(parts, 8192, 1024, 50304)
+    assert seconds(measured, 2048, 512, 1000) == pytest.approx(more * seconds(parts, 2048, 512, 1000))
 
 
 def test_the_hosts_time_is_its_layers_where_those_were_measured():

@@ -72,15 +72,15 @@ def test_a_sequence_split_along_time_gives_the_same(
 
 
 @pytest.mark.parametrize("kind", ["none", "head", "token", "channel"])
-@pytest.mark.parametrize("multiprocessors", [12, 4], ids=["one chunk each", "two chunks each"])
+@pytest.mark.parametrize(("multiprocessors", "count"), [(12, 6), (4, 3)], ids=["one chunk each", "two chunks each"])
 @pytest.mark.parametrize("width", [20, 70])
 def test_segments_that_scan_again_what_came_before_give_the_same(
-    kind: str, multiprocessors: int, width: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, multiprocessors: int, count: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(split, "multiprocessors", lambda device: multiprocessors)
     p = Problem(kind, T=330, H=1, Hk=1, K=width, V=60, dtype=torch.bfloat16)
     x = inputs(p)
-    assert split.short_segments(Inputs(x["q"], x["k"], x["v"], x["decay"], p.kind, None, 1.0, None)) == min(
-        multiprocessors, 6
-    )
+    cut = split.cut(Inputs(x["q"], x["k"], x["v"], x["decay"], p.kind, None, 1.0, None))
+    assert cut.ahead > 0
+    assert cut.count == count
     check(p)
