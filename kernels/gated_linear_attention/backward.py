@@ -13,6 +13,7 @@ import triton.language as tl
 
 from .places import slot
 from .scan import END, LEAVE, NOTHING, PARTS, scan
+from .summed_decays import decay_from
 from .tiles import CHANNEL, NONE, first_row, rows, rows_at, segment
 
 # What the programs of a launch of `key_value_scan` do.
@@ -45,7 +46,7 @@ def query_scan(
     if KIND == CHANNEL:
         total += (slot(sequence, start, T, TIME, VARLEN) * H + head) * K
     elif KIND != NONE:
-        decay += first_row(decay_strides, batch, start, head)
+        decay = decay_from(decay, decay_strides, batch, start, head, sequence, T, H, TIME, KIND, VARLEN)
     if along is not None:
         along += (i_k * PARTS * H + head).to(tl.int64) * tokens + batch * T + start
     if saved is not None:
@@ -125,7 +126,7 @@ def key_or_value_role(
         None if GRADIENT == LEAVE else rows_at(companion, companion_stride, length, ROWS, TIME, BLOCK),
         along, part_stride, fresh, fresh_stride, saved, o_row, o_column, COLUMNS, 1, is_key or GRADIENT == LEAVE,
         factor, extra, None, d_sums, saved_sums, skip,
-        K, ROWS, COLUMNS, TIME, STAGES, EVERY, KIND, PRECISE, True, KEYS, GRADIENT, skip is None,
+        K, ROWS, COLUMNS, TIME, STAGES, EVERY, KIND, PRECISE, True, KEYS, GRADIENT, GRADIENT != LEAVE,
     )  # fmt: skip
     if d_initial is not None:
         if not is_key:
@@ -148,7 +149,8 @@ def key_value_scan(
 
     For the decay's gradient (None without): saved, as `query_scan` left it; along [blocks of K * PARTS, H, tokens] and
     fresh [blocks of K * PARTS, places, H] for `decay_gradient`. For a decay per channel fresh is [places, H, K].
-    For the normaliser as in `query_scan`; the keys' programs alone take extra. With skip [H], factor is value_scale.
+    For the normaliser as in `query_scan`; the keys' programs alone take extra. Where states are left
+    (VALUES with saved), factor is value_scale; skip [H], or None.
     """
     BLOCKS_K: tl.constexpr = (K + BLOCK - 1) // BLOCK
     i_segment, head = tl.program_id(1) // H, tl.program_id(1) % H
@@ -165,7 +167,7 @@ def key_value_scan(
     if KIND == CHANNEL:
         total += place * K
     elif KIND != NONE:
-        decay += first_row(decay_strides, batch, start, head)
+        decay = decay_from(decay, decay_strides, batch, start, head, sequence, T, H, TIME, KIND, VARLEN)
     if along is not None:
         along += (i_block * PARTS * H + head).to(tl.int64) * tokens + batch * T + start
     if fresh is not None:

@@ -8,6 +8,7 @@ import triton.language as tl
 
 from .places import slot
 from .scan import NOTHING, scan
+from .summed_decays import decay_from
 from .tiles import CHANNEL, NONE, first_row, rows, segment
 
 
@@ -24,7 +25,7 @@ def forward_scan(
     """Grid (blocks of V, segments * H). initial, final: [segments, H, K, V] or None; with AHEAD of whole sequences,
     and every segment first scans what came before it, AHEAD tokens at once, for its state alone (`split.cut`).
 
-    value_scale [B, T, H], skip [H]: both or None.
+    value_scale [B, T, H], skip [H]: or None.
     With the normaliser (else None): inverse [B, T, H], 1 / den; initial_sums, final_sums: z [segments, H, K].
     """
     first_v = tl.program_id(0) * BLOCK
@@ -64,7 +65,7 @@ def forward_scan(
         score_rows = rows(scores, scores_strides, batch, start, head, length, TIME, TIME, TIME, NEAR)
         total += (slot(sequence, start, T, TIME, VARLEN) * H + head) * K
     elif KIND != NONE:
-        decay += first_row(decay_strides, batch, start, head)
+        decay = decay_from(decay, decay_strides, batch, start, head, sequence, T, H, TIME, KIND, VARLEN)
     if value_scale is not None:
         value_scale += (batch * T + start).to(tl.int64) * H + head
     if skip is not None:

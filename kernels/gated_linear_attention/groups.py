@@ -9,14 +9,21 @@ import torch
 from torch import Tensor
 
 from .backward import VALUES, key_value_scan
-from .group_gradients import chunk_states, group_key_gradients, group_query_gradients
+from .decay_gradient import decay_gradient
+from .group_gradients import chunk_states, group_key_gradients, group_query_gradients, group_weights
 from .launch import Inputs, ceil_div, empty_rows, provide_descriptor_memory, strides
 from .places import places
+from .scan import PARTS
 from .split import multiprocessors
+from .summed_decays import HEADS, summed
+from .summed_decays import PAIR as _PAIR
 
-# How the two kernels of a chunk and group run fastest of what was tried (log.md, 17).
-KEY_OPTIONS = {"num_warps": 8, "STAGES": 3}
+# How the kernels of a chunk and group run fastest of what was tried (log.md, 17 and 23).
+WEIGHT_OPTIONS = {"num_warps": 4, "STAGES": 3}
+KEY_OPTIONS = {"num_warps": 4, "STAGES": 3}
+STATE_OPTIONS = {"num_warps": 4, "STAGES": 3}
 QUERY_OPTIONS = {"num_warps": 4, "STAGES": 3}
+PAIR = _PAIR.value
 
 
 def taken(x: Inputs, do: Tensor) -> bool:
@@ -41,42 +48,54 @@ def run_group_backward(
     value_scale and skip (None without).
     """
     provide_descriptor_memory(x.v.device)
+    if x.decay is not None:
+        x = summed(x)
     B, T, H, K, V = x.sizes
-    at, blocks, time, groups = places(x, x.tiling.time), ceil_div(V, x.tiling.block), x.tiling.time, x.q.shape[2]
+    time, blocks, groups = x.tiling.time, ceil_div(V, x.tiling.block), x.q.shape[2]
+    at = places(x, PAIR * time)
     dq, dk = (x.q.new_empty(x.q.shape) for _ in range(2))
     dv = empty_rows(x.v.shape, x.v.dtype, x.v.device)
     d_initial = torch.empty_like(initial) if initial is not None else None
     d_scale = torch.empty_like(x.value_scale) if x.value_scale is not None else None
-    d_skip = x.v.new_zeros((at.count, H), dtype=torch.float32) if x.skip is not None else None
-    crossing = arrived = remaining = d_decay = None
+    d_skip = x.v.new_zeros((PAIR * at.count, H, PARTS.value), dtype=torch.float32) if x.skip is not None else None
+    of_queries = of_keys = crossing = along_q = along_k = fresh = d_decay = None
+    if want_decay or d_scale is not None:
+        of_queries, of_keys = (x.v.new_empty((2, H, B * T), dtype=torch.float32) for _ in range(2))
     if want_decay:
         d_decay = x.v.new_empty((B, T, H), dtype=torch.float32)
         crossing = d_decay.new_empty((blocks, at.count, H))
-        arrived, remaining = (d_decay.new_empty((at.count, H, time)) for _ in range(2))
+        along_q, along_k = (d_decay.new_empty((H, B * T)) for _ in range(2))
+        fresh = d_decay.new_empty((2, at.count, H))
     states = x.v.new_empty((at.count, H, V, K))  # their gradients, while these are wanted
-    weights = x.v.new_empty((at.count, groups, time, time))
+    weights = x.v.new_empty((at.count, groups, PAIR + 1, time, time))
     key_value_scan[(blocks, x.sequences * H)](
         x.q, x.k, x.v, do, x.decay, None, None, d_final, dv, dv, None, None, states, d_initial, x.cu_seqlens,
         None, None, x.value_scale, None, None, x.skip, x.scale, T, T, 1, H, B * T, 0,
         strides(x.q), strides(x.k), strides(x.v), strides(do), strides(dv), strides(dv), x.decay_strides(), (0, 0, 0),
-        GROUP=x.group, FULL_K=K, FULL_V=V, EVERY=1, ROLES=VALUES.value, **x.constants(),
+        GROUP=x.group, FULL_K=K, FULL_V=V, EVERY=PAIR, ROLES=VALUES.value, **x.constants(),
     )  # fmt: skip
-    options = x.constants()
-    del options["BLOCK"]
-    group_key_gradients[(at.count, groups)](
-        x.q, x.k, x.v, do, x.decay, x.value_scale, states, dk, weights, arrived, remaining, d_scale, d_skip,
-        at.sequence_of, x.cu_seqlens, x.scale, T, H, at.count,
-        strides(x.q), strides(x.k), strides(x.v), strides(do), x.decay_strides(), strides(dk),
-        GROUP=x.group, **options | KEY_OPTIONS,
+    shared = {name: x.constants()[name] for name in ("K", "V", "TIME", "KIND", "VARLEN")} | {"GROUP": x.group}
+    group_weights[(at.count * (PAIR + 1), groups)](
+        x.q, x.k, x.v, do, x.decay, x.value_scale, weights, of_queries, of_keys, d_skip,
+        at.sequence_of, x.cu_seqlens, T, H, B * T, strides(x.q), strides(x.k), strides(x.v), strides(do),
+        **shared | WEIGHT_OPTIONS,
+    )  # fmt: skip
+    sizes = (at.sequence_of, x.cu_seqlens, x.scale, T, H, at.count, B * T)
+    group_key_gradients[(PAIR * at.count, groups)](
+        x.q, x.k, x.v, x.decay, x.value_scale, states, dk, weights, of_keys, along_k, fresh, d_scale,
+        *sizes, strides(x.q), strides(x.k), strides(x.v), strides(dk), **shared | KEY_OPTIONS,
     )  # fmt: skip
     chunk_states[(blocks, x.sequences * H)](
         x.k, x.v, x.decay, x.value_scale, initial, states, crossing, x.cu_seqlens, T, H, at.count,
-        strides(x.k), strides(x.v), x.decay_strides(), GROUP=x.group, **x.constants(),
+        strides(x.k), strides(x.v), x.decay_strides(), GROUP=x.group, **x.constants() | STATE_OPTIONS,
     )  # fmt: skip
-    group_query_gradients[(at.count, groups)](
-        x.q, x.k, do, x.decay, states, dq, weights, crossing, arrived, remaining, d_decay, at.sequence_of,
-        x.cu_seqlens, x.scale, T, H, at.count,
-        strides(x.q), strides(x.k), strides(do), x.decay_strides(), strides(dq),
-        GROUP=x.group, BLOCKS=blocks, **options | QUERY_OPTIONS,
+    group_query_gradients[(PAIR * at.count, groups)](
+        x.q, x.k, do, x.decay, states, dq, weights, of_queries, crossing, along_q, fresh,
+        *sizes, strides(x.q), strides(x.k), strides(do), strides(dq), BLOCKS=blocks, **shared | QUERY_OPTIONS,
     )  # fmt: skip
-    return dq, dk, dv, d_decay, d_initial, d_scale, None if d_skip is None else d_skip.sum(0)
+    if d_decay is not None:
+        decay_gradient[(at.count, ceil_div(H, HEADS))](
+            along_q, along_k, fresh, d_decay, at.sequence_of, x.cu_seqlens, T, H, B * T, at.count,
+            PARTS=1, SPAN=PAIR * time, HEADS=HEADS, VARLEN=x.cu_seqlens is not None, num_warps=4,
+        )  # fmt: skip
+    return dq, dk, dv, d_decay, d_initial, d_scale, None if d_skip is None else d_skip.sum((0, 2))

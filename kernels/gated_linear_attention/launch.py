@@ -12,6 +12,7 @@ from torch import Tensor
 from .arguments import Kind
 
 KINDS: dict[Kind, int] = {"none": 0, "head": 1, "token": 2, "channel": 3}
+SUMMED = 4  # a decay per token or head, summed inside each chunk
 ALIGNMENT = 16  # bytes: what the copy engine asks of addresses and strides
 
 
@@ -53,7 +54,8 @@ class Inputs:
     """One call's inputs, as the kernels want them.
 
     q, k: [B, T, Hk, K], v: [B, T, H, V], decay: None, [H], [B, T, H] or [B, T, H, K], cu_seqlens: int32 [N+1] or None.
-    value_scale, skip: contiguous float32 [B, T, H] and [H], both or neither, and only where `groups.fused`.
+    value_scale, skip: contiguous float32 [B, T, H] and [H], only where `groups.fused`.
+    summed: the decay is `summed_decays.summed`'s.
     normalize: with the normaliser inside the scans; scale is 1 and the kind is not "channel".
     """
 
@@ -66,6 +68,7 @@ class Inputs:
     scale: float
     cu_seqlens: Tensor | None
     normalize: bool = field(default=False, kw_only=True)
+    summed: bool = field(default=False, kw_only=True)
     value_scale: Tensor | None = field(default=None, kw_only=True)
     skip: Tensor | None = field(default=None, kw_only=True)
 
@@ -96,6 +99,8 @@ class Inputs:
         """Strides of batch, time and head of a scalar decay; 0 where it has no such axis."""
         if self.decay is None or self.kind == "channel":
             return (0, 0, 0)
+        if self.summed:
+            return (0, self.v.shape[2], 0)
         return (0, 0, self.decay.stride(0)) if self.kind == "head" else self.decay.stride()  # pyright: ignore
 
     def constants(self) -> dict[str, int | bool]:
@@ -104,7 +109,7 @@ class Inputs:
             "K": self.q.shape[3],
             "V": self.v.shape[3],
             "TIME": self.tiling.time,
-            "KIND": KINDS[self.kind],
+            "KIND": SUMMED if self.summed else KINDS[self.kind],
             "PRECISE": self.v.dtype == torch.float32,
             "VARLEN": self.cu_seqlens is not None,
             "BLOCK": self.tiling.block,

@@ -27,7 +27,9 @@ chunk, less what set out later, plus what arrived from before:
 with S before the chunk and dS after it. What passes inside the chunk cancels in the sum, as both scans round the same
 weights; and E takes its k . dk from the scan that they are subtracted in. From chunk to chunk E could follow by adding
 the differences up, but rounding accumulates there: it is computed afresh at every EVERY-th chunk. The scan of dq leaves
-S and q . dq behind, that of dk leaves E and k . dk, and `decay_gradient` adds them up.
+S and q . dq behind, that of dk leaves E and k . dk, and `decay_gradient` adds them up. In float32 what a token gives
+itself, which no decay touches, stays out of both: where nearly all decays away it would be most of them, and its
+rounding most of what is left.
 
 **Factors.** A factor a token multiplies either its value, before it enters the state, or its column of out. Linear
 attention's normaliser uses them, and a sum z of keys that goes along with the state (`normaliser`); so does Mamba-2's
@@ -35,13 +37,13 @@ step (`value_scale`).
 """
 
 # Triton's decorator hides its kernels' types.
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 
 from .normaliser import inverse_denominators, of_tokens, product
-from .tiles import CHANNEL, NONE, dot, load, power, scalar_decay, store
+from .tiles import CHANNEL, HEAD, NONE, dot, load, log2_decay, power, scalar_decay, store
 
 # What a scan does for the decay's gradient.
 NOTHING, LEAVE, END, EXCHANGE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
@@ -67,7 +69,8 @@ def scan(
     channels. total: [chunks, H, K], for a decay per channel. For the decay's gradient: companion, what goes along with
     out (q with dq, k with dk), and along [length], their products, part_stride from part to part; fresh: E or, for a
     decay per channel, sum_v S dS [chunks, H, K]; saved: states, [chunks / EVERY, H, ...] with the strides given.
-    takes_part: whether this program does any of it. EXCHANGE: saved holds dS, fresh [chunks, H] gets <S, dS>, saved S.
+    takes_part: whether this program does any of it. EXCHANGE: saved holds dS after EVERY chunks and gets S before them,
+    fresh [chunks / EVERY, H], or None, their product <S, dS>.
 
     factor: [length, H], of each token's value or, not FACTOR_OF_VALUES, column of out. skip: a number; out gets its
     product with value more. For the normaliser, with scale 1
@@ -81,41 +84,57 @@ def scan(
         reaches = i[:, None] <= i[None, :]
     inside = (o_row[:, None] < ROWS) & (o_column[None, :] < COLUMNS)
     part = tl.arange(0, PARTS)
+    if KIND == HEAD and out is not None:  # the same in every chunk
+        between = power(tl.abs(i[:, None] - i[None, :]) * log2_decay(tl.load(decay), PRECISE))
     ROWS_HELD: tl.constexpr = state.shape[0]
+    OWN_APART: tl.constexpr = PRECISE and GRADIENT != NOTHING and companion is not None
     chunks = 1 if ONE_CHUNK else tl.cdiv(length, TIME)
+    here = o_row[:, None] * row_stride + o_column[None, :] * column_stride
+    if GRADIENT == EXCHANGE and fresh is not None:
+        other = tl.load(saved + here, mask=inside, other=0.0)  # a chunk before it is needed
     for step in tl.range(chunks, num_stages=STAGES):
         i_chunk = chunks - 1 - step if BACKWARD else step
         first = i_chunk * TIME
         b_key = load(key, first, 0)
         b_value = load(value, first, first_row)
         dtype = b_value.dtype
-        starts_afresh = (i_chunk + 1) % EVERY == 0 or first + TIME >= length
+        if GRADIENT == EXCHANGE:
+            starts_afresh = i_chunk % EVERY == 0
+        else:
+            starts_afresh = (i_chunk + 1) % EVERY == 0 or first + TIME >= length
         crossing = tl.zeros([ROWS_HELD], tl.float32)
         if GRADIENT != NOTHING:
-            here = saved + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS * COLUMNS
-            here += o_row[:, None] * row_stride + o_column[None, :] * column_stride
-            if starts_afresh and takes_part:
+            there = saved + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS * COLUMNS + here
+            if GRADIENT == LEAVE and BACKWARD:
+                tl.store(there, state.to(dtype), mask=inside & starts_afresh)
+            elif starts_afresh and takes_part:
                 if GRADIENT == EXCHANGE:
-                    other = tl.load(here, mask=inside, other=0.0).to(tl.float32)
-                    tl.store(fresh + (i_chunk // EVERY) * H, tl.sum(other * state))
-                    tl.store(here, state.to(dtype), mask=inside)
+                    if fresh is not None:
+                        tl.store(fresh + (i_chunk // EVERY) * H, tl.sum(other.to(tl.float32) * state))
+                    tl.store(there, state.to(dtype), mask=inside)
                 elif GRADIENT == LEAVE:
-                    tl.store(here, state.to(dtype), mask=inside)
+                    tl.store(there, state.to(dtype), mask=inside)
                     if saved_sums is not None:
                         sums_here = saved_sums + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS
                         tl.store(sums_here + o_row, sums, mask=o_row < ROWS)
                 else:
-                    crossing = tl.sum(tl.load(here, mask=inside, other=0.0).to(tl.float32) * state, 1) * scale
+                    crossing = tl.sum(tl.load(there, mask=inside, other=0.0).to(tl.float32) * state, 1) * scale
                     if saved_sums is not None:
                         sums_here = saved_sums + tl.cast(i_chunk // EVERY, tl.int64) * H * ROWS
                         crossing += tl.load(sums_here + o_row, mask=o_row < ROWS, other=0.0) * sums
+            if GRADIENT == EXCHANGE and fresh is not None:
+                after = tl.cast(i_chunk + 1, tl.int64)
+                wanted = inside & (after % EVERY == 0) & (after < chunks)
+                other = tl.load(saved + after // EVERY * H * ROWS * COLUMNS + here, mask=wanted, other=0.0)
         if out is not None:
             b_query = load(query, first, 0)
             b_state = state.to(dtype)
-            out_t = dot(b_state, tl.trans(b_query)) * scale
+            out_t = dot(b_state, tl.trans(b_query))
             if extra is not None and not FACTOR_OF_VALUES and not PRECISE:  # what of the state dq's two parts cancel
-                out_t += dot((state - b_state.to(tl.float32)).to(dtype), tl.trans(b_query)) * scale
+                out_t += dot((state - b_state.to(tl.float32)).to(dtype), tl.trans(b_query))
         if KIND == CHANNEL:
+            if out is not None:
+                out_t *= scale
             if GRADIENT == END:
                 channels = fresh + tl.cast(i_chunk, tl.int64) * H * K + o_row
                 tl.store(channels, crossing, mask=o_row < K)
@@ -129,6 +148,8 @@ def scan(
         else:
             if out is not None:
                 weights = dot(b_key, tl.trans(b_query))
+                if KIND == NONE:
+                    out_t *= scale
             value_t = tl.trans(b_value)
             if factor is not None:
                 b_factor = of_tokens(factor, first, length, H, True, TIME)
@@ -145,8 +166,8 @@ def scan(
                 c, all_c = scalar_decay(decay, decay_stride, first, length, TIME, KIND, PRECISE)
                 to_query, from_value = (all_c - c, c) if BACKWARD else (c, all_c - c)
                 if out is not None:
-                    weights *= power(to_query[None, :] - to_query[:, None])
-                    out_t *= power(to_query)[None, :]
+                    weights *= between if KIND == HEAD else power(to_query[None, :] - to_query[:, None])
+                    out_t *= (power(to_query) * scale)[None, :]
                 of_value = power(from_value)
                 if factor is not None and FACTOR_OF_VALUES:
                     of_value *= b_factor
@@ -171,6 +192,9 @@ def scan(
             state = dot(value_t, b_key, state)
             if out is not None:
                 weights = tl.where(reaches, weights * scale, 0.0)
+                if OWN_APART:
+                    own = tl.sum(tl.where(i[:, None] == i[None, :], weights, 0.0), 0)
+                    weights = tl.where(i[:, None] == i[None, :], 0.0, weights)
                 if inverse is not None:
                     b_factor = inverse_denominators(weights, through, first, length, TIME)
                     row = first + i
@@ -178,6 +202,8 @@ def scan(
                 out_t = dot(tl.trans(b_value), weights.to(dtype), out_t)
                 if inverse is not None or (factor is not None and not FACTOR_OF_VALUES):
                     out_t *= b_factor[None, :]
+                    if OWN_APART:
+                        own *= b_factor
                 if skip is not None:
                     out_t += tl.trans(b_value).to(tl.float32) * tl.load(skip).to(tl.float32)
             if GRADIENT == LEAVE and companion is not None:
@@ -186,6 +212,8 @@ def scan(
                 products = along + (first + i)[None, :] + part[:, None] * part_stride
                 by_part = tl.sum(tl.reshape(b_companion * out_t, [PARTS, ROWS_HELD // PARTS, TIME]), 1)
                 tl.store(products, by_part, mask=(first + i < length)[None, :] & takes_part)
+            if OWN_APART:
+                out_t += tl.trans(b_value).to(tl.float32) * own[None, :]
         if out is not None:
             store(out, first, first_row, tl.trans(out_t).to(dtype))
     return state, sums

@@ -21,7 +21,8 @@ from .launch import Inputs, ceil_div, empty_rows, padded, provide_descriptor_mem
 from .normaliser import extra_of, joined, parted
 from .places import places
 from .scan import PARTS as _PARTS
-from .split import cut, initial_states
+from .split import SHORT, cut, initial_states
+from .summed_decays import summed
 from .value_scale import scaled
 
 correct_bfloat16()
@@ -57,6 +58,7 @@ def run_forward(
     """
     provide_descriptor_memory(x.v.device)
     B, T, H, K, V = x.sizes
+    chunks = ceil_div(T, x.tiling.time)
     initial, initial_sums = parted(initial, x.normalize)
     final_sums = inverse = None
     if x.normalize:
@@ -73,6 +75,8 @@ def run_forward(
         final = x.v.new_empty((x.sequences, H, K, V), dtype=torch.float32) if want_final else None
         final_sums = final.new_empty((x.sequences, H, K)) if final is not None and x.normalize else None
     left = (None, None) if pieces.passes_states_on else (final, final_sums)
+    if x.kind == "token" and pieces.count == 1 and chunks > SHORT:  # else a launch more costs more than it saves
+        x = summed(x)
     forward_scan[(ceil_div(V, x.tiling.block), x.sequences * pieces.count * H)](
         q, k, x.v, scalar_decay(x), scores, total, initial, o, left[0], x.cu_seqlens,
         initial_sums, left[1], inverse, x.value_scale, x.skip, x.scale, T, pieces.length, pieces.count, H,
@@ -100,6 +104,8 @@ def run_backward(
     provide_descriptor_memory(x.v.device)
     B, T, H, K, V = x.sizes
     blocks = ceil_div(K, x.tiling.block)
+    if x.kind == "token":
+        x = summed(x)
     dq, dk = (empty_rows((B, T, H, K), x.q.dtype, x.q.device) for _ in range(2))
     dv = empty_rows(x.v.shape, x.v.dtype, x.v.device)
     initial, initial_sums = parted(initial, x.normalize)

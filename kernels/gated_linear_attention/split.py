@@ -110,11 +110,12 @@ def initial_states(
     provide_descriptor_memory(x.v.device)
     (B, T, H, K, V), count = x.sizes, pieces.count
     states = x.v.new_empty((B * count, H, K, V), dtype=torch.float32)
-    decays = x.v.new_empty((B * count, H, K), dtype=torch.float32)
-    sums = torch.empty_like(decays) if x.normalize else None
+    per_channel = x.kind == "channel"
+    decays = x.v.new_empty((B * count, H, K if per_channel else 1), dtype=torch.float32)
+    sums = x.v.new_empty((B * count, H, K), dtype=torch.float32) if x.normalize else None
     block = x.tiling.block
     segment_states[(ceil_div(V, block), B * count * H)](
-        k, x.v, None if x.kind == "channel" else x.decay, total, states, sums, decays, T, pieces.length, count, H,
+        k, x.v, None if per_channel else x.decay, total, states, sums, decays, T, pieces.length, count, H,
         strides(k), strides(x.v), x.decay_strides(),
         GROUP=group, FULL_K=padded(K), NEAR=pieces.near, **x.constants(),
     )  # fmt: skip
@@ -124,7 +125,7 @@ def initial_states(
         if of_segments is not None:
             carry_states[(ceil_div(K, CARRY), B * H)](
                 of_segments, decays, at_start, at_end, count, H,
-                K=K, V=columns, BLOCK_K=CARRY, FULL_V=padded(columns), num_warps=4,
+                K=K, V=columns, BLOCK_K=CARRY, FULL_V=padded(columns), PER_CHANNEL=per_channel, num_warps=4,
             )  # fmt: skip
     return states, sums, final, final_sums
 
@@ -139,7 +140,7 @@ def segment_states(
     TIME: tl.constexpr, STAGES: tl.constexpr, BLOCK: tl.constexpr, FULL_K: tl.constexpr,
     KIND: tl.constexpr, PRECISE: tl.constexpr, VARLEN: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of V, segments * H). states [segments, H, K, V] from zero, decays [segments, H, K] (log2).
+    """Grid (blocks of V, segments * H). states [segments, H, K, V] from zero, decays [segments, H, K or 1] (log2).
 
     sums [segments, H, K]: z from zero, or None.
     """
@@ -154,7 +155,7 @@ def segment_states(
     elif KIND != NONE:
         decay += first_row(decay_strides, batch, start, head)
     state = tl.zeros([BLOCK, FULL_K], tl.float32)
-    all_decay = tl.zeros([FULL_K], tl.float32)
+    all_decay = tl.zeros([FULL_K], tl.float32) if KIND == CHANNEL else 0.0
     if sums is not None:
         z = tl.zeros([FULL_K], tl.float32)
     for first in tl.range(0, length, TIME, num_stages=STAGES):
@@ -178,7 +179,10 @@ def segment_states(
     inside = (o_v[:, None] < V) & (o_k[None, :] < K)
     tl.store(states + place * K * V + o_k[None, :] * V + o_v[:, None], state, mask=inside)
     if first_v == 0:
-        tl.store(decays + place * K + o_k, all_decay, mask=o_k < K)
+        if KIND == CHANNEL:
+            tl.store(decays + place * K + o_k, all_decay, mask=o_k < K)
+        else:
+            tl.store(decays + place, all_decay)
         if sums is not None:
             tl.store(sums + place * K + o_k, z, mask=o_k < K)
 
@@ -186,7 +190,7 @@ def segment_states(
 @triton.jit(do_not_specialize=["segments"])
 def carry_states(
     states, decays, initial, final, segments, H,
-    K: tl.constexpr, V: tl.constexpr, BLOCK_K: tl.constexpr, FULL_V: tl.constexpr,
+    K: tl.constexpr, V: tl.constexpr, BLOCK_K: tl.constexpr, FULL_V: tl.constexpr, PER_CHANNEL: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of K, B * H): replace each segment's own state by the one it starts from."""
     o_k, o_v = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K), tl.arange(0, FULL_V)
@@ -200,8 +204,11 @@ def carry_states(
     for i in range(segments):
         place = (batch.to(tl.int64) * segments + i) * H + head
         own = tl.load(states + place * K * V + tile, mask=inside, other=0.0)
-        keep = power(tl.load(decays + place * K + o_k, mask=o_k < K, other=0.0))
+        if PER_CHANNEL:
+            keep = power(tl.load(decays + place * K + o_k, mask=o_k < K, other=0.0))[:, None]
+        else:
+            keep = power(tl.load(decays + place))
         tl.store(states + place * K * V + tile, state, mask=inside)
-        state = state * keep[:, None] + own
+        state = state * keep + own
     if final is not None:
         tl.store(final + sequence + tile, state, mask=inside)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 NONE, HEAD, TOKEN, CHANNEL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+SUMMED = tl.constexpr(4)  # per token, as `summed_decays` leaves them
 LOG2E = tl.constexpr(1.4426950408889634)
 # exp(-90) is below float32's smallest normal number: what decays faster is gone either way, and -inf stays finite.
 FASTEST = tl.constexpr(-90.0)
@@ -106,18 +107,23 @@ def scalar_decay(decay, stride, first, length, TIME: tl.constexpr, KIND: tl.cons
     form then keep float32's precision whatever came before.
     """
     i = tl.arange(0, TIME)
+    if KIND == SUMMED:
+        decay += first * stride
+        return tl.load(decay + i), tl.load(decay + TIME - 1)
     if KIND == TOKEN:
         row = first + i
-        g = tl.load(decay + row.to(tl.int64) * stride, mask=row < length, other=0.0).to(tl.float32)
-        g = tl.maximum(g, FASTEST) * LOG2E
-        if PRECISE:
-            g = g.to(tl.float64)
+        g = log2_decay(tl.load(decay + row.to(tl.int64) * stride, mask=row < length, other=0.0), PRECISE)
         return tl.cumsum(g, 0), tl.sum(g, 0)
-    g = tl.maximum(tl.load(decay).to(tl.float32), FASTEST) * LOG2E
-    if PRECISE:
-        g = g.to(tl.float64)
+    g = log2_decay(tl.load(decay), PRECISE)
     n = tl.minimum(TIME, length - first)
     return g * tl.minimum(i + 1, n).to(g.dtype), g * n.to(g.dtype)
+
+
+@triton.jit
+def log2_decay(g, PRECISE: tl.constexpr):
+    """Natural-log decays as log2, in float32 or, PRECISE, float64; none faster than FASTEST."""
+    g = tl.maximum(g.to(tl.float32), FASTEST) * LOG2E
+    return g.to(tl.float64) if PRECISE else g
 
 
 @triton.jit

@@ -38,21 +38,36 @@ def test_a_step_reads_and_writes_its_state() -> None:
 KEPT = json.loads(Path(benchmarks.__file__).with_name("h100.json").read_text())["rows"]
 
 
-def test_the_kept_result_has_every_row_but_one_and_no_large_error() -> None:
+def test_the_kept_result_has_every_row_and_no_large_error() -> None:
     names = {row.name for row in ROWS}
-    assert names - {name_of(row) for row in KEPT} == {("long_conv", "B8 T4096 D1024", False)}
-    assert len(KEPT) == len(names) - 1
+    assert {name_of(row) for row in KEPT} == names
+    assert len(KEPT) == len(names)
     assert all(row.keys() >= COLUMNS for row in KEPT)
     gated = {case.op for case in CASES}
     for row in KEPT:
         assert max(row["error"].values()) <= (5e-3 if row["op"] in gated else 1e-2), row
 
 
-def test_no_row_of_the_kept_result_is_slower_or_larger_than_its_peers() -> None:
+# How much slower than its peer: the long convolution (others.md), and two l2 norms at the speed of memory.
+SLOWER = {"long_conv": 1.12, "l2": 1.01}
+
+
+def test_no_other_row_of_the_kept_result_is_slower_or_larger_than_its_peers() -> None:
     for row in KEPT:
         for column in ("forward_ms", "forward_backward_ms", "peak_mib"):
             if row[column] is not None and row[f"peer_{column}"] is not None:
-                assert row[column] <= 1.001 * row[f"peer_{column}"], (row["op"], row["shape"], column)
+                most = 1.001 if column == "peak_mib" else SLOWER.get(row["op"], 1.001)
+                assert row[column] <= most * row[f"peer_{column}"], (row["op"], row["shape"], column)
+
+
+@pytest.mark.parametrize(
+    ("op", "least"),
+    [("linear", 2.2), ("retention", 2.2), ("simple_gla", 2.4), ("gla", 2.5), ("rwkv6", 2.5), ("mamba2", 2.5)],
+)
+def test_gated_linear_attention_trains_that_much_faster_than_its_peer(op: str, least: float) -> None:
+    row = next(row for row in KEPT if row["op"] == op and row["forward_backward_ms"] is not None)
+    assert row["peer_forward_backward_ms"] >= least * row["forward_backward_ms"]
+    assert row["peak_mib"] < row["peer_peak_mib"]
 
 
 def test_every_row_has_a_name_of_its_own_and_can_be_sent_to_a_process() -> None:

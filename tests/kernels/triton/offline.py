@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 import triton
-from hybridlab.kernels.gated_linear_attention import channel, groups, normaliser, scans, split
+from hybridlab.kernels.gated_linear_attention import channel, groups, normaliser, scans, split, summed_decays
 from hybridlab.kernels.gated_linear_attention.launch import Inputs
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
@@ -33,13 +33,22 @@ POINTERS = {
     torch.float32: "*fp32",
     torch.int8: "*i8",
     torch.int32: "*i32",
+    torch.float64: "*fp64",
 }
 KERNELS = {
     normaliser: ("negative_products",),
     scans: ("forward_scan", "query_scan", "key_value_scan", "decay_gradient"),
     channel: ("channel_scores", "channel_gradients"),
     split: ("segment_states", "carry_states"),
-    groups: ("chunk_states", "key_value_scan", "group_key_gradients", "group_query_gradients"),
+    summed_decays: ("chunk_decays",),
+    groups: (
+        "chunk_states",
+        "key_value_scan",
+        "group_weights",
+        "group_key_gradients",
+        "group_query_gradients",
+        "decay_gradient",
+    ),
 }
 
 

@@ -15,6 +15,11 @@ def test_a_decay_per_token_of_heads_that_share_keys_keeps_it_too() -> None:
     assert errors(long)["ddecay"] <= 5e-3
 
 
-def test_a_decay_per_head_keeps_its_gradient_within_one_percent() -> None:
+def test_a_decay_per_head_keeps_it_in_float32() -> None:
     long = Problem(kind="head", T=1024, dtype=torch.bfloat16, decay="slow", state=False)
-    assert errors(long)["ddecay"] <= 1e-2
+    assert errors(long)["ddecay"] <= 1e-5
+
+
+def test_what_a_token_gives_itself_does_not_hide_what_decays_leave() -> None:
+    alone = Problem(kind="token", T=500, H=1, Hk=1, K=64, V=64, decay="uniform")
+    assert errors(alone)["ddecay"] <= 4e-6  # 6e-6 with the diagonal in both of the sums that cancel

@@ -24,7 +24,7 @@ def results(f, p: Problem, tensors: dict[str, Any]) -> dict[str, Tensor]:
     cu_seqlens = None if p.cu_seqlens is None else torch.tensor(p.cu_seqlens, dtype=torch.int32)
     o, state = f(**leaves, kind=p.kind, output_final_state=True, normalize=p.normalize, cu_seqlens=cu_seqlens)
     g = torch.Generator().manual_seed(1)
-    do = torch.randn(o.shape, generator=g).to(p.dtype).to(o.dtype)
+    do = torch.randn(*o.shape[:-1], 2 * o.shape[-1], generator=g).to(p.dtype).to(o.dtype)[..., ::2]
     d_state = torch.randn(state.shape, generator=g).to(state.dtype)
     torch.autograd.backward([o, state], [do, d_state])
     return {"o": o, "state": state, **{f"d{n}": x.grad for n, x in leaves.items() if x is not None}}
