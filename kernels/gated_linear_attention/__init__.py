@@ -57,8 +57,8 @@ def gated_linear_attention(
 
     q, k: [B, T, Hk, K]. v: [B, T, H, V].
     decay: natural logarithm, ≤ 0: None, [H], [B, T, H] or [B, T, H, K]; `kind` says which and is inferred when None.
-    One per head that is to be learned takes a float32 backward pass; expanded to [B, T, H] it is faster, its gradient
-    up to 3% off in bfloat16.
+    One per head that requires a gradient has the kernels run in float32; expanded to [B, T, H] they stay in 16 bits,
+    and its gradient is a few percent off.
     bonus: [H, K]. scale: K**-0.5 when None. initial_state: [B, H, K, V], zeros when None.
     cu_seqlens: int [N+1] from 0 to T with B = 1: N independent sequences packed in one row, states then [N, H, K, V].
     normalize: o_t = (q_tᵀ S_t) / (q_tᵀ z_t), z the same recurrence with v = 1; states then have V+1 columns, last z.

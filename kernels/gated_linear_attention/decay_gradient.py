@@ -3,10 +3,30 @@
 # Triton's decorator hides its kernels' types.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
+from __future__ import annotations
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from .places import tokens_of
+from .launch import HEADS, Inputs, ceil_div
+from .places import places, tokens_of
+
+
+def add_up(x: Inputs, every: int, along_q: Tensor, along_k: Tensor, fresh: Tensor) -> Tensor:
+    """The decay's gradient at every token [B, T, H]. along_q, along_k: [parts, H, B * T]. fresh: [parts or more,
+    places, H], one for every `every` chunks.
+    """
+    B, T, H = x.v.shape[:3]
+    span = x.tiling.time * every
+    at = places(x, span)
+    d_decay = x.v.new_empty((B, T, H), dtype=torch.float32)
+    decay_gradient[(at.count, ceil_div(H, HEADS))](
+        along_q, along_k, fresh, d_decay, at.sequence_of, x.cu_seqlens, T, H, B * T, at.count,
+        PARTS=along_q.shape[0], SPAN=span, HEADS=HEADS, VARLEN=x.cu_seqlens is not None, num_warps=4,
+    )  # fmt: skip
+    return d_decay
 
 
 @triton.jit(do_not_specialize=["T", "tokens", "places"])

@@ -67,14 +67,11 @@ def chunk_states(
 @triton.jit
 def chunk_of(i_chunk, sequence_of, cu_seqlens, T, TIME: tl.constexpr, VARLEN: tl.constexpr):
     """Where a chunk lies: (its pair, whether it is the pair's first, batch, the pair's first token, tokens from there
-    to the sequence's end, the chunk's first row in the pair, that of the pair's other chunk if it is later, or earlier;
-    a row past the end, whose tile is all 0, if not).
+    to the sequence's end, the chunk's first row in the pair).
     """
     pair, is_first = i_chunk // PAIR, i_chunk % PAIR == 0
     batch, start, length = tokens_of(pair, sequence_of, cu_seqlens, T, TIME * PAIR, VARLEN)
-    first = i_chunk % PAIR * TIME
-    later, earlier = tl.where(is_first, TIME, length), tl.where(is_first, length, 0)
-    return pair, is_first, batch, start, length, first, later, earlier
+    return pair, is_first, batch, start, length, i_chunk % PAIR * TIME
 
 
 @triton.jit(do_not_specialize=["T", "tokens"])
@@ -155,7 +152,8 @@ def group_key_gradients(
     `group_weights`. count: of places.
     """
     i_chunk, group = tl.program_id(0), tl.program_id(1)
-    pair, is_first, batch, start, length, first, later, _ = chunk_of(i_chunk, sequence_of, cu_seqlens, T, TIME, VARLEN)
+    pair, is_first, batch, start, length, first = chunk_of(i_chunk, sequence_of, cu_seqlens, T, TIME, VARLEN)
+    later = tl.where(is_first, TIME, length)  # the pair's other chunk if it is that, else a tile of 0 past the end
     if length <= first:
         return
     i = tl.arange(0, TIME)
@@ -215,9 +213,8 @@ def group_query_gradients(
     more, from crossing [BLOCKS, places, H]. weights, of_queries: from `group_weights`. count: of places.
     """
     i_chunk, group = tl.program_id(0), tl.program_id(1)
-    pair, is_first, batch, start, length, first, _, earlier = chunk_of(
-        i_chunk, sequence_of, cu_seqlens, T, TIME, VARLEN
-    )
+    pair, is_first, batch, start, length, first = chunk_of(i_chunk, sequence_of, cu_seqlens, T, TIME, VARLEN)
+    earlier = tl.where(is_first, length, 0)  # likewise
     if length <= first:
         return
     i = tl.arange(0, TIME)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from .backward import VALUES, key_value_scan
-from .decay_gradient import decay_gradient
+from .decay_gradient import add_up
 from .group_gradients import chunk_states, group_key_gradients, group_query_gradients, group_weights
 from .launch import Inputs, ceil_div, empty_rows, provide_descriptor_memory, strides
 from .places import places
 from .scan import PARTS
 from .split import multiprocessors
-from .summed_decays import HEADS, summed
 from .summed_decays import PAIR as _PAIR
+from .summed_decays import summed
 
 # How the kernels of a chunk and group run fastest of what was tried (log.md, 17 and 23).
 WEIGHT_OPTIONS = {"num_warps": 4, "STAGES": 3}
@@ -62,10 +62,9 @@ def run_group_backward(
     if want_decay or d_scale is not None:
         of_queries, of_keys = (x.v.new_empty((2, H, B * T), dtype=torch.float32) for _ in range(2))
     if want_decay:
-        d_decay = x.v.new_empty((B, T, H), dtype=torch.float32)
-        crossing = d_decay.new_empty((blocks, at.count, H))
-        along_q, along_k = (d_decay.new_empty((H, B * T)) for _ in range(2))
-        fresh = d_decay.new_empty((2, at.count, H))
+        crossing = x.v.new_empty((blocks, at.count, H), dtype=torch.float32)
+        along_q, along_k = (crossing.new_empty((1, H, B * T)) for _ in range(2))
+        fresh = crossing.new_empty((PAIR, at.count, H))
     states = x.v.new_empty((at.count, H, V, K))  # their gradients, while these are wanted
     weights = x.v.new_empty((at.count, groups, PAIR + 1, time, time))
     key_value_scan[(blocks, x.sequences * H)](
@@ -93,9 +92,6 @@ def run_group_backward(
         x.q, x.k, do, x.decay, states, dq, weights, of_queries, crossing, along_q, fresh,
         *sizes, strides(x.q), strides(x.k), strides(do), strides(dq), BLOCKS=blocks, **shared | QUERY_OPTIONS,
     )  # fmt: skip
-    if d_decay is not None:
-        decay_gradient[(at.count, ceil_div(H, HEADS))](
-            along_q, along_k, fresh, d_decay, at.sequence_of, x.cu_seqlens, T, H, B * T, at.count,
-            PARTS=1, SPAN=PAIR * time, HEADS=HEADS, VARLEN=x.cu_seqlens is not None, num_warps=4,
-        )  # fmt: skip
+    if along_q is not None and along_k is not None and fresh is not None:
+        d_decay = add_up(x, PAIR, along_q, along_k, fresh)
     return dq, dk, dv, d_decay, d_initial, d_scale, None if d_skip is None else d_skip.sum((0, 2))

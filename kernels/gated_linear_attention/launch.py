@@ -10,10 +10,11 @@ import triton
 from torch import Tensor
 
 from .arguments import Kind
+from .tiles import SUMMED
 
 KINDS: dict[Kind, int] = {"none": 0, "head": 1, "token": 2, "channel": 3}
-SUMMED = 4  # a decay per token or head, summed inside each chunk
 ALIGNMENT = 16  # bytes: what the copy engine asks of addresses and strides
+HEADS = 8  # that a program takes where it reads a float32 [tokens, H] array by rows: 32 bytes of each
 
 
 def padded(width: int) -> int:
@@ -109,7 +110,7 @@ class Inputs:
             "K": self.q.shape[3],
             "V": self.v.shape[3],
             "TIME": self.tiling.time,
-            "KIND": SUMMED if self.summed else KINDS[self.kind],
+            "KIND": SUMMED.value if self.summed else KINDS[self.kind],
             "PRECISE": self.v.dtype == torch.float32,
             "VARLEN": self.cu_seqlens is not None,
             "BLOCK": self.tiling.block,

@@ -15,11 +15,10 @@ from .backward import EITHER as _EITHER
 from .backward import KEYS as _KEYS
 from .backward import VALUES as _VALUES
 from .backward import key_value_scan, query_scan
-from .decay_gradient import decay_gradient
+from .decay_gradient import add_up
 from .forward import forward_scan
 from .launch import Inputs, ceil_div, empty_rows, padded, provide_descriptor_memory, strides
 from .normaliser import extra_of, joined, parted
-from .places import places
 from .scan import PARTS as _PARTS
 from .split import SHORT, cut, initial_states
 from .summed_decays import summed
@@ -31,7 +30,6 @@ correct_bfloat16()
 # token within 0.5% in bfloat16 for half of the memory (log.md); the other kinds need each.
 EVERY = {"head": 1, "token": 2, "channel": 1, "none": 1}
 PARTS, KEYS, VALUES, EITHER = (constant.value for constant in (_PARTS, _KEYS, _VALUES, _EITHER))
-HEADS = 8  # that a program of `decay_gradient` takes: 32 bytes of a row
 
 
 @dataclass(frozen=True)
@@ -148,21 +146,8 @@ def run_backward(
         )  # fmt: skip
     d_decay = fresh
     if along_q is not None and along_k is not None and fresh is not None:
-        d_decay = add_up(x, along_q, along_k, fresh)
+        d_decay = add_up(x, every, along_q, along_k, fresh)
     return dq, dk, dv, d_decay, joined(d_initial, d_initial_sums)
-
-
-def add_up(x: Inputs, along_q: Tensor, along_k: Tensor, fresh: Tensor) -> Tensor:
-    """The decay's gradient at every token [B, T, H] from the parts that the scans left (`decay_gradient`)."""
-    B, T, H = x.v.shape[:3]
-    span = x.tiling.time * EVERY[x.kind]
-    at = places(x, span)
-    d_decay = x.v.new_empty((B, T, H), dtype=torch.float32)
-    decay_gradient[(at.count, ceil_div(H, HEADS))](
-        along_q, along_k, fresh, d_decay, at.sequence_of, x.cu_seqlens, T, H, B * T, at.count,
-        PARTS=along_q.shape[0], SPAN=span, HEADS=HEADS, VARLEN=x.cu_seqlens is not None, num_warps=4,
-    )  # fmt: skip
-    return d_decay
 
 
 def launches(x: Inputs) -> list[tuple[int, int]]:

@@ -13,12 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import Inputs, ceil_div
+from .launch import HEADS, Inputs, ceil_div
 from .places import places, slot, tokens_of
 from .tiles import SUMMED, first_row, log2_decay
 
 PAIR = tl.constexpr(2)  # chunks: every sequence has room for whole pairs of them
-HEADS = 8  # that a program takes: 32 bytes of a row
 
 
 def summed(x: Inputs) -> Inputs:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 NONE, HEAD, TOKEN, CHANNEL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
-SUMMED = tl.constexpr(4)  # per token, as `summed_decays` leaves them
+SUMMED = tl.constexpr(4)  # per token or head, as `summed_decays` leaves them
 LOG2E = tl.constexpr(1.4426950408889634)
 # exp(-90) is below float32's smallest normal number: what decays faster is gone either way, and -inf stays finite.
 FASTEST = tl.constexpr(-90.0)

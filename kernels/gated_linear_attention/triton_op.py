@@ -42,15 +42,16 @@ def gated_linear_attention_triton(
 ) -> tuple[Tensor, Tensor | None]:
     """`gated_linear_attention` for arguments already checked and with `kind` and `scale` resolved.
 
-    Under autocast q, k and v are first cast to its dtype, else to the widest of theirs, and with both a normaliser and
-    a decay to float32: gradients of q and of the decay are then differences that in 16 bits all but cancel. The
-    gradient of a decay per head takes a float32 backward pass. What the kernels have no tiles for (float64, widths
-    above 256) is computed by the PyTorch form. A decay per channel has the normaliser as a column of ones in v and
-    divides afterwards; the others have it inside the scans (`normaliser`).
+    Under autocast q, k and v are first cast to its dtype, else to the widest of theirs. Two cases are cast to float32,
+    for gradients that in 16 bits all but cancel: both a normaliser and a decay (those of q and of the decay are
+    differences), and a decay per head that is learned (one number sums over all tokens). What the kernels have no tiles
+    for (float64, widths above 256) is computed by the PyTorch form. A decay per channel has the normaliser as a column
+    of ones in v and divides afterwards; the others have it inside the scans (`normaliser`).
     """
     dtype = torch.get_autocast_dtype(v.device.type) if torch.is_autocast_enabled(v.device.type) else None
     dtype = dtype or torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
-    if normalize and kind != "none":
+    learned_per_head = kind == "head" and decay is not None and decay.requires_grad
+    if learned_per_head or (normalize and kind != "none"):
         dtype = torch.promote_types(dtype, torch.float32)
     per_channel = kind == "channel" or bonus is not None
     if dtype not in DTYPES or max(q.shape[-1], v.shape[-1] + (normalize and per_channel)) > WIDEST:
@@ -61,8 +62,7 @@ def gated_linear_attention_triton(
     q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     if value_scale is not None or skip is not None:
         x = Inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens)
-        sums_to_one = kind == "head" and decay is not None and decay.requires_grad  # `_run_backward`
-        if per_channel or normalize or sums_to_one or not fused(x):
+        if per_channel or normalize or not fused(x):
             arguments = (decay, kind, bonus, scale, initial_state, output_final_state, normalize, cu_seqlens)
             o, state = gated_linear_attention_triton(q, k, scaled(v, value_scale), *arguments)
             return with_skip(o, v, skip).to(out_dtype), state
@@ -160,15 +160,7 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v, decay, bonus, the initial state, value_scale and skip; None without such an input or if
     unwanted.
-
-    For that of a decay per head all is in float32: one number sums over all tokens, and in 16 bits all but cancels.
     """
-    if kind == "head" and want_decay and v.dtype != torch.float32:
-        in_float32 = (do.float(), d_final, q.float(), k.float(), v.float(), decay, kind, bonus, scale, initial_state)
-        others = (cu_seqlens, normalize, value_scale, skip, want_decay, o, kept)
-        dq, dk, dv, *rest = _run_backward(*in_float32, *others)
-        rounded = (x.copy_(d) for x, d in zip(_like_gradients(q, v), (dq, dk, dv), strict=True))
-        return *rounded, *rest  # pyright: ignore[reportReturnType]
     x = _inputs(q, k, v, decay, kind, bonus, scale, cu_seqlens, normalize, value_scale, skip)
     only_by_groups = value_scale is not None or skip is not None
     do, d_bonus = aligned(do.contiguous() if only_by_groups else do), None
@@ -205,14 +197,15 @@ def _(
     do, d_final, q, k, v, decay, kind, bonus, scale, initial_state, cu_seqlens, normalize, value_scale, skip,
     want_decay, o, kept,
 ):  # fmt: skip
-    dq, dk, dv = _like_gradients(q, v)
+    grouped = q.shape[2] != v.shape[2]
+    dq, dk = (_contiguous_like(q) if grouped else _like(q) for _ in range(2))
     d_decay = _contiguous_like(decay) if want_decay else _or_empty(None, v)
     if want_decay and kind == "channel":
         d_decay = _like(decay)
     d_bonus = _contiguous_like(bonus) if bonus is not None else _or_empty(None, v)
     d_initial = _contiguous_like(initial_state) if initial_state is not None else _or_empty(None, v)
     d_scale, d_skip = (_contiguous_like(x) if x is not None else _or_empty(None, v) for x in (value_scale, skip))
-    return dq, dk, dv, d_decay, d_bonus, d_initial, d_scale, d_skip
+    return dq, dk, _like(v), d_decay, d_bonus, d_initial, d_scale, d_skip
 
 
 @count_flops(_backward)
@@ -222,13 +215,6 @@ def _backward_flops(do, d_final, q, k, v, decay, kind, bonus, scale, initial_sta
 
 def _like(x: Tensor) -> Tensor:
     return empty_rows(x.shape, x.dtype, x.device)
-
-
-def _like_gradients(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Uninitialised gradients of q, k and v, laid out as `_run_backward` returns them."""
-    grouped = q.shape[2] != v.shape[2]
-    dq, dk = (_contiguous_like(q) if grouped else _like(q) for _ in range(2))
-    return dq, dk, _like(v)
 
 
 def _contiguous_like(x: Tensor) -> Tensor:

@@ -203,8 +203,10 @@ WIDE = (Shape(1100, B=20, decay="slow", heads=(7, 7)),)
 
 
 def gated_linear_attention(
-    kind: str, dtype: torch.dtype, K: int, V: int, *, bonus: bool = False, normalize: bool = False
+    kind: str, dtype: torch.dtype, K: int, V: int, *, bonus: bool = False, normalize: bool = False, fixed: bool = False
 ) -> Configuration:
+    """`fixed`: the decay requires no gradient, as RetNet's; one per head that does is computed in float32."""
+
     def problems() -> Iterator[Problem]:
         # With a normaliser strong decays leave o = v, and gradients of q and k that are all rounding.
         extremes = EXTREMES if kind in ("token", "channel") and not normalize else ()
@@ -223,9 +225,12 @@ def gated_linear_attention(
             state = draw(s.sequences, H, K, V + normalize)
             x["initial_state"] = state.abs() if normalize else state
             options = {"kind": kind, "normalize": normalize, "output_final_state": not normalize, **s.options}
+            if fixed:
+                options["decay"] = x.pop("decay")
             yield Problem(s.name, x, options)
 
     name = f"gated linear attention {kind}{'+bonus' if bonus else ''}{' normalised' if normalize else ''}"
+    name += " fixed" if fixed else ""
     call, reference = kernels.gated_linear_attention, kernels.gated_linear_attention_reference
     return Configuration(name, dtype, f"K{K} V{V}", call, reference, problems)
 
@@ -433,6 +438,8 @@ NORMS = ("rms_norm", "gated_rms_norm", "l2_norm")
 # Slow to compile first, so that no worker is left with one at the end.
 CONFIGURATIONS: tuple[Configuration, ...] = (
     *(gated_linear_attention(kind, BF16, K, V) for K, V in WIDTHS for kind in KINDS),
+    *(gated_linear_attention("head", BF16, K, V, fixed=True) for K, V in WIDTHS),
+    gated_linear_attention("head", FP16, 128, 128, fixed=True),
     *(gated_linear_attention(kind, FP32, 64, 64) for kind in KINDS),
     *(gated_linear_attention(kind, FP16, 128, 128) for kind in KINDS),
     *(gated_linear_attention(kind, FP32, 60, 100) for kind in ("channel", "token")),

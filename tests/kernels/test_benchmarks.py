@@ -48,16 +48,19 @@ def test_the_kept_result_has_every_row_and_no_large_error() -> None:
         assert max(row["error"].values()) <= (5e-3 if row["op"] in gated else 1e-2), row
 
 
-# How much slower than its peer: the long convolution (others.md), and two l2 norms at the speed of memory.
-SLOWER = {"long_conv": 1.12, "l2": 1.01}
+# What is slower than its peer, as README and others.md say.
+SLOWER = {("long_conv", "forward_ms"), ("long_conv", "forward_backward_ms"), ("l2", "forward_backward_ms")}
 
 
-def test_no_other_row_of_the_kept_result_is_slower_or_larger_than_its_peers() -> None:
-    for row in KEPT:
-        for column in ("forward_ms", "forward_backward_ms", "peak_mib"):
-            if row[column] is not None and row[f"peer_{column}"] is not None:
-                most = 1.001 if column == "peak_mib" else SLOWER.get(row["op"], 1.001)
-                assert row[column] <= most * row[f"peer_{column}"], (row["op"], row["shape"], column)
+def test_the_kept_result_is_slower_or_larger_than_its_peers_in_no_row_but_those_named() -> None:
+    worse = {
+        (row["op"], column)
+        for row in KEPT
+        for column in ("forward_ms", "forward_backward_ms", "peak_mib")
+        if row[column] is not None and row[f"peer_{column}"] is not None
+        if row[column] > 1.001 * row[f"peer_{column}"]
+    }
+    assert worse == SLOWER
 
 
 @pytest.mark.parametrize(

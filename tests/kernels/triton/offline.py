@@ -18,7 +18,15 @@ from unittest.mock import patch
 
 import torch
 import triton
-from hybridlab.kernels.gated_linear_attention import channel, groups, normaliser, scans, split, summed_decays
+from hybridlab.kernels.gated_linear_attention import (
+    channel,
+    decay_gradient,
+    groups,
+    normaliser,
+    scans,
+    split,
+    summed_decays,
+)
 from hybridlab.kernels.gated_linear_attention.launch import Inputs
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
@@ -37,7 +45,8 @@ POINTERS = {
 }
 KERNELS = {
     normaliser: ("negative_products",),
-    scans: ("forward_scan", "query_scan", "key_value_scan", "decay_gradient"),
+    scans: ("forward_scan", "query_scan", "key_value_scan"),
+    decay_gradient: ("decay_gradient",),
     channel: ("channel_scores", "channel_gradients"),
     split: ("segment_states", "carry_states"),
     summed_decays: ("chunk_decays",),
@@ -47,7 +56,6 @@ KERNELS = {
         "group_weights",
         "group_key_gradients",
         "group_query_gradients",
-        "decay_gradient",
     ),
 }
 

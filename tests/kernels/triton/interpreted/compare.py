@@ -33,6 +33,8 @@ class Problem:
     state: bool = True
     cu_seqlens: tuple[int, ...] | None = None
     normalize: bool = False
+    fixed: bool = False
+    """Whether the decay requires no gradient."""
 
 
 def decays(name: str, shape: tuple[int, ...], g: torch.Generator) -> Tensor:
@@ -70,9 +72,15 @@ def inputs(p: Problem, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def differentiable(p: Problem, tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """Copies that require gradients, but for a fixed decay."""
+    fixed = {"decay"} if p.fixed else set()
+    return {n: None if x is None else x.detach().clone().requires_grad_(n not in fixed) for n, x in tensors.items()}
+
+
 def run(f, p: Problem, tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
     """o, the final state and the gradients, for random gradients of both results."""
-    leaves = {name: None if x is None else x.detach().clone().requires_grad_() for name, x in tensors.items()}
+    leaves = differentiable(p, tensors)
     cu_seqlens = None if p.cu_seqlens is None else torch.tensor(p.cu_seqlens, dtype=torch.int32)
     o, state = f(**leaves, kind=p.kind, output_final_state=True, normalize=p.normalize, cu_seqlens=cu_seqlens)
     g = torch.Generator().manual_seed(1)

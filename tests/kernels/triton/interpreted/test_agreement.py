@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .compare import Problem, check
+from .compare import Problem, check, errors
 
 KINDS = ("none", "head", "token", "channel")
 
@@ -56,6 +56,16 @@ def test_heads_that_share_queries_and_keys_may_be_taken_together(kind: str) -> N
 
 def test_packed_sequences_of_heads_taken_together_stay_apart() -> None:
     check(Problem(T=150, H=2, Hk=1, V=16, dtype=torch.bfloat16, cu_seqlens=(0, 1, 34, 98, 150)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize("kind", ["head", "token"])
+@pytest.mark.parametrize("Hk", [4, 2], ids=["alone", "together"])
+@pytest.mark.parametrize("cu_seqlens", [None, (0, 1, 34, 98, 130)], ids=["whole", "packed"])
+def test_a_decay_may_be_fixed(kind: str, Hk: int, dtype: torch.dtype, cu_seqlens: tuple[int, ...] | None) -> None:
+    p = Problem(kind, T=130, H=4, Hk=Hk, V=16, dtype=dtype, decay="slow", cu_seqlens=cu_seqlens, fixed=True)
+    check(p)
+    assert "ddecay" not in errors(p)
 
 
 @pytest.mark.parametrize("kind", ["token", "channel"])

@@ -8,7 +8,7 @@ from hybridlab.kernels import gated_linear_attention, gated_linear_attention_ref
 from hybridlab.kernels.gated_linear_attention import split, triton_op
 from torch import Tensor
 
-from .compare import DECAY_TOLERANCE, TOLERANCE, Problem, inputs
+from .compare import DECAY_TOLERANCE, TOLERANCE, Problem, differentiable, inputs
 
 SHARED = Problem(kind="token", dtype=torch.bfloat16, T=130, H=2, Hk=1, K=32, V=16, decay="slow")
 
@@ -20,14 +20,18 @@ def problem(p: Problem) -> dict[str, Any]:
 
 
 def results(f, p: Problem, tensors: dict[str, Any]) -> dict[str, Tensor]:
-    leaves = {n: None if x is None else x.detach().clone().requires_grad_() for n, x in tensors.items()}
+    leaves = differentiable(p, tensors)
     cu_seqlens = None if p.cu_seqlens is None else torch.tensor(p.cu_seqlens, dtype=torch.int32)
     o, state = f(**leaves, kind=p.kind, output_final_state=True, normalize=p.normalize, cu_seqlens=cu_seqlens)
     g = torch.Generator().manual_seed(1)
-    do = torch.randn(*o.shape[:-1], 2 * o.shape[-1], generator=g).to(p.dtype).to(o.dtype)[..., ::2]
+    do = torch.randn(*o.shape[:-1], 2 * o.shape[-1], generator=g).to(p.dtype).to(o.dtype)[..., ::2]  # not contiguous
     d_state = torch.randn(state.shape, generator=g).to(state.dtype)
     torch.autograd.backward([o, state], [do, d_state])
-    return {"o": o, "state": state, **{f"d{n}": x.grad for n, x in leaves.items() if x is not None}}
+    return {
+        "o": o,
+        "state": state,
+        **{f"d{n}": x.grad for n, x in leaves.items() if x is not None and x.grad is not None},
+    }
 
 
 def agree(p: Problem, **changes: Any) -> None:
@@ -41,8 +45,9 @@ def agree(p: Problem, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["none", "head", "token"])
-def test_heads_that_share_keys_have_both_in_their_kernels(kind: str) -> None:
-    agree(Problem(**{**vars(SHARED), "kind": kind, "B": 2}))
+@pytest.mark.parametrize("fixed", [False, True])
+def test_heads_that_share_keys_have_both_in_their_kernels(kind: str, fixed: bool) -> None:
+    agree(Problem(**{**vars(SHARED), "kind": kind, "B": 2, "fixed": fixed}))
 
 
 @pytest.mark.parametrize("missing", ["value_scale", "skip"])
